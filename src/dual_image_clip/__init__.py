@@ -1,0 +1,22 @@
+"""Dual-image enhanced CLIP for zero-shot anomaly detection, as an anomalib model.
+
+Importing this package is free: torch and anomalib are loaded when
+:class:`~dual_image_clip.lightning_model.DualImageCLIP` is first touched.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dual_image_clip.lightning_model import DualImageCLIP
+
+__all__ = ["DualImageCLIP"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DualImageCLIP":
+        from dual_image_clip.lightning_model import DualImageCLIP
+
+        return DualImageCLIP
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,128 @@
+"""Image files that the stock reader does not handle well: 16-bit ones, and ones that cannot be read at all."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch
+from lightning import LightningModule, Trainer
+from lightning.pytorch import Callback
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+_SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
+_MOST_NAMED = 5
+
+
+class UnreadableImageError(OSError):
+    """One or more image files cannot be decoded."""
+
+
+def restore_bit_depth(batch: ImageBatch) -> None:
+    """Reads the 16-bit images of a batch again, because the stock reader clips them to white.
+
+    Args:
+        batch: Batch whose ``image`` ``(B, 3, H, W)`` in 0..1 is corrected in place; 16-bit values are divided by 65535.
+    """
+    images: Any = batch.image
+    for index, path in enumerate(batch.image_path or []):
+        image = read_sixteen_bit(path)
+        if image is not None:
+            images[index] = resize(image, list(images.shape[-2:]), antialias=True).to(images)
+
+
+def read_sixteen_bit(path: str | Path) -> Tensor | None:
+    """Reads an image if it is a 16-bit greyscale one.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        Image ``(3, H, W)`` in 0..1, or ``None`` if it has 8 bits.
+    """
+    with Image.open(path) as image:
+        if image.mode not in _SIXTEEN_BIT_MODES:
+            return None
+        values = np.asarray(image).astype(np.float32)
+    return torch.from_numpy(values).clamp(0, 65535).div(65535).expand(3, -1, -1)
+
+
+def unreadable_images(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+    """Decodes image files and tells which fail.
+
+    Args:
+        paths: Image files.
+
+    Yields:
+        Path and reason of each file that cannot be decoded.
+    """
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            yield str(path), str(error)
+
+
+class UnreadableImageReporter(Callback):
+    """Names the file when reading images ends a run; the error of the image library often does not."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Replaces an error in reading by one that names the files.
+
+        Args:
+            trainer: The trainer, whose data sets are searched.
+            pl_module: Not used.
+            exception: What ended the run.
+
+        Raises:
+            UnreadableImageError: A file of the data set cannot be decoded.
+        """
+        del pl_module
+        if not isinstance(exception, OSError | SyntaxError | Image.DecompressionBombError):
+            return
+        broken = list(unreadable_images(evaluated_image_paths(trainer)))
+        if broken:
+            named = "".join(f"\n  {path}: {reason}" for path, reason in broken[:_MOST_NAMED])
+            more = f"\n  and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
+            msg = f"{len(broken)} image file(s) cannot be read; replace or remove them:{named}{more}"
+            raise UnreadableImageError(msg) from None
+
+
+def evaluation_datasets(trainer: Trainer) -> list[Any]:
+    """The data sets that a trainer is validating, testing or predicting with.
+
+    Args:
+        trainer: A trainer with a run under way.
+
+    Returns:
+        Data sets, possibly none.
+    """
+    loaders = {
+        "validate": trainer.val_dataloaders,
+        "test": trainer.test_dataloaders,
+        "predict": trainer.predict_dataloaders,
+    }.get(str(trainer.state.fn.value) if trainer.state.fn else "", [])
+    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    return [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
+
+
+def evaluated_image_paths(trainer: Trainer) -> list[str]:
+    """Image files of the data sets that a trainer is working on.
+
+    Args:
+        trainer: A trainer with a run under way.
+
+    Returns:
+        Paths, in the order of the data sets.
+    """
+    paths: list[str] = []
+    for dataset in evaluation_datasets(trainer):
+        if hasattr(dataset, "image_filenames"):
+            paths += [str(path) for path in dataset.image_filenames]
+        elif hasattr(dataset, "samples"):
+            paths += [str(path) for path in dataset.samples["image_path"]]
+    return paths

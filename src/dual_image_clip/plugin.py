@@ -1,0 +1,84 @@
+"""Makes the stock anomalib command line, ``get_model`` and the benchmark pipeline know this package.
+
+anomalib has no plugin entry point, so a ``.pth`` file at the root of the wheel calls :func:`install` when an
+interpreter starts. That only puts a finder on ``sys.meta_path``; the work is done when, and only when, anomalib itself
+is imported.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+# anomalib module -> names it gains -> where this package defines them
+_EXTENSIONS = {
+    "anomalib.models": {"DualImageCLIP": "dual_image_clip.lightning_model"},
+    "anomalib.data": {"MVTec": "dual_image_clip.data"},
+}
+
+
+class _ExtensionFinder:
+    """Finds an anomalib module as usual, and has it extended right after it was executed."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        if name not in _EXTENSIONS:
+            return None
+        for finder in sys.meta_path:
+            if finder is self:
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    _extend_after_execution(spec.loader)
+                return spec
+        return None
+
+
+def _extend_after_execution(loader: Any) -> None:
+    execute = loader.exec_module
+
+    def execute_and_extend(module: ModuleType) -> None:
+        execute(module)
+        _extend(module)
+
+    loader.exec_module = execute_and_extend
+
+
+def _extend(module: ModuleType) -> None:
+    """Gives an anomalib module the names it does not have, without ever breaking its import."""
+    for name, home in _EXTENSIONS[module.__name__].items():
+        if hasattr(module, name):
+            continue
+        if home in sys.modules:
+            # Our module is being imported and has caused this import: its names are not there yet.
+            _resolve_on_access(module)
+            continue
+        try:
+            setattr(module, name, getattr(import_module(home), name))
+        except Exception as error:
+            import logging
+
+            logging.getLogger(__name__).warning("dual-image-clip could not add %s to anomalib: %s", name, error)
+
+
+def _resolve_on_access(module: ModuleType) -> None:
+    homes = _EXTENSIONS[module.__name__]
+
+    def resolve(name: str) -> Any:
+        if name in homes:
+            return getattr(import_module(homes[name]), name)
+        msg = f"module {module.__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    module.__getattr__ = resolve
+
+
+def install() -> None:
+    """Registers the finder; a second call, and a call after anomalib was imported, are safe."""
+    if any(isinstance(finder, _ExtensionFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _ExtensionFinder())  # type: ignore[arg-type]
+    for name in _EXTENSIONS:
+        if name in sys.modules:
+            _extend(sys.modules[name])

@@ -1,0 +1,131 @@
+"""Who is whose reference (section 3.2 of the paper: "randomly selecting pairs of test images")."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from anomalib.data import AnomalibDataset
+from torch import Tensor
+
+
+def random_partners(count: int, num_partners: int, generator: torch.Generator) -> Tensor:
+    """Draws partners for every image of a batch.
+
+    The images are put on a circle in random order, and each gets those that stand a few random, different steps
+    behind it: nobody is its own partner, an image's partners differ, and every image is a partner equally often.
+
+    Args:
+        count: Number of images.
+        num_partners: Partners of each image, at most ``count - 1``.
+        generator: Source of randomness.
+
+    Returns:
+        Indices of the partners, ``(count, num_partners)``.
+
+    Raises:
+        ValueError: There are not so many partners.
+    """
+    if num_partners > max(count - 1, 0):
+        msg = f"{count} images have at most {max(count - 1, 0)} partners each, not {num_partners}"
+        raise ValueError(msg)
+    circle = torch.randperm(count, generator=generator)
+    steps = 1 + torch.randperm(max(count - 1, 0), generator=generator)[:num_partners]
+    place = torch.arange(count).unsqueeze(1)
+    partners = torch.empty(count, num_partners, dtype=torch.long)
+    partners[circle] = circle[(place + steps) % max(count, 1)]
+    return partners
+
+
+class ReferencePool:
+    """Finds reference patches for the images of a step: other images of the batch, then the most recent ones seen.
+
+    Args:
+        num_references: Reference images per query image; 0 for none.
+        seed: Seed of the random pairing.
+    """
+
+    def __init__(self, num_references: int, seed: int) -> None:
+        self.num_references = num_references
+        self.seed = seed
+        self._generator = torch.Generator()
+        self._recent: OrderedDict[str, Tensor] = OrderedDict()
+        self._unnamed = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the images seen and starts the random pairing anew, so that a run repeats itself."""
+        self._generator.manual_seed(self.seed)
+        self._recent.clear()
+
+    def shortage(self, count: int, identities: Sequence[str] | None) -> int:
+        """How many reference images a batch lacks.
+
+        Args:
+            count: Number of images in the batch.
+            identities: Their names, or ``None``.
+
+        Returns:
+            Number of images that :meth:`remember` would have to be given first.
+        """
+        return max(0, self.num_references - max(count - 1, 0) - len(self._recalled(identities)))
+
+    def select(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> Tensor | None:
+        """Gathers the patches that each image of a batch is compared with.
+
+        Args:
+            patch_tokens: Patches of the batch's images, ``(B, N, D)``.
+            identities: Names of the images, so that none becomes its own reference.
+
+        Returns:
+            Patches of each image's references, ``(B, R, D)``; ``None`` where there is none.
+        """
+        count = len(patch_tokens)
+        num_partners = min(self.num_references, count - 1)
+        partners = random_partners(count, num_partners, self._generator).to(patch_tokens.device)
+        parts = [patch_tokens[partners].flatten(1, 2)] if num_partners else []
+        recalled = self._recalled(identities)[: self.num_references - num_partners]
+        parts += [recent.to(patch_tokens).expand(count, -1, -1) for recent in recalled]
+        return torch.cat(parts, dim=1) if parts else None
+
+    def remember(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> None:
+        """Keeps the patches of the last images of a batch for those that come alone.
+
+        Args:
+            patch_tokens: Patches of the batch's images, ``(B, N, D)``.
+            identities: Names of the images.
+        """
+        if not self.num_references:
+            return
+        names = identities or [self._new_name() for _ in patch_tokens]
+        recent = list(zip(names, patch_tokens, strict=True))[-self.num_references :]
+        for name, tokens in recent:
+            self._recent.pop(name, None)
+            self._recent[name] = tokens.clone()
+        while len(self._recent) > self.num_references:
+            self._recent.popitem(last=False)
+
+    def _recalled(self, identities: Sequence[str] | None) -> list[Tensor]:
+        """Recent images that are not in the batch, newest first."""
+        present = set(identities or ())
+        return [tokens for name, tokens in reversed(self._recent.items()) if name not in present]
+
+    def _new_name(self) -> str:
+        self._unnamed += 1
+        return f"image {self._unnamed}"
+
+
+def shuffle_samples(dataset: AnomalibDataset, seed: int) -> None:
+    """Puts the images of a data set into a random order that depends on its content and the seed only.
+
+    anomalib sorts test images by defect, so that neighbours in a batch would mostly share theirs.
+
+    Args:
+        dataset: Data set whose ``samples`` are put into another order, in place.
+        seed: Seed of the order.
+    """
+    samples = dataset.samples
+    in_order = samples.sort_values("image_path", ignore_index=True)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).numpy()
+    # `dataset.samples = …` would sort again, so the table itself is filled anew.
+    for column in samples.columns:
+        samples[column] = in_order[column].to_numpy()[order]
