@@ -132,8 +132,13 @@ def fit_adapters(start: Adapters, task: AdaptationTask, settings: AdaptationSett
     count = len(task.tokens)
     with torch.inference_mode(mode=False), torch.enable_grad():
         # Tensors made in inference mode cannot enter a graph; their clones can.
-        task = task._replace(
-            **{name: value.clone() for name, value in task._asdict().items() if torch.is_tensor(value)}
+        task = AdaptationTask(
+            task.tokens.clone(),
+            task.pseudo_tokens.clone(),
+            task.pseudo_mask.clone(),
+            task.joint_map.clone(),
+            task.text_embeddings.clone(),
+            task.temperature,
         )
         weight, bias = (each.expand(count, *each.shape[1:]).clone().requires_grad_() for each in start)
         adapters = Adapters(weight, bias)

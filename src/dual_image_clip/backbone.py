@@ -93,7 +93,7 @@ def _create_embedded(pretrained: str | Path | None) -> Any:
         open_clip.add_model_config(_EMBEDDED_FOLDER)
     if pretrained is not None and _names_a_file(pretrained):
         return _create(EMBEDDED, pretrained)
-    clip = open_clip.create_model(EMBEDDED)
+    clip = _create_without_weights(EMBEDDED)
     if pretrained is not None:
         _say_that_embedded_is_a_demo()
         load_weights(clip, _EMBEDDED_FOLDER / f"{EMBEDDED}.safetensors")
@@ -102,9 +102,9 @@ def _create_embedded(pretrained: str | Path | None) -> Any:
 
 def _create(backbone: str, pretrained: str | Path | None) -> Any:
     if pretrained is None:
-        return open_clip.create_model(backbone)
+        return _create_without_weights(backbone)
     if _names_a_file(pretrained):
-        clip = open_clip.create_model(backbone)
+        clip = _create_without_weights(backbone)
         load_weights(clip, Path(pretrained))
         return clip
     _require_known_tag(backbone, str(pretrained))
@@ -114,6 +114,20 @@ def _create(backbone: str, pretrained: str | Path | None) -> Any:
         logger.debug("Download of %s/%s failed", backbone, pretrained, exc_info=True)
         # The libraries below raise half a dozen unrelated types here, and their tracebacks help nobody.
         raise WeightsUnavailableError(_unavailable_message(backbone, str(pretrained), error)) from None
+
+
+def _create_without_weights(backbone: str) -> Any:
+    # open_clip warns on the root logger that there are no weights, which is either meant or seen to here.
+    root = logging.getLogger()
+    root.addFilter(_is_not_about_missing_weights)
+    try:
+        return open_clip.create_model(backbone)
+    finally:
+        root.removeFilter(_is_not_about_missing_weights)
+
+
+def _is_not_about_missing_weights(record: logging.LogRecord) -> bool:
+    return "No pretrained weights loaded" not in record.getMessage()
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:

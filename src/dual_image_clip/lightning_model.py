@@ -211,11 +211,15 @@ class DualImageCLIP(AnomalibModule):
         """Scores a batch; see :meth:`predict_step`."""
         return self.predict_step(batch, batch_idx, dataloader_idx)
 
-    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+    def test_step(  # type: ignore[override]
+        self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Any:
         """Scores a batch; see :meth:`predict_step`."""
         return self.predict_step(batch, batch_idx, dataloader_idx)
 
-    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+    def predict_step(  # type: ignore[override]
+        self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Any:
         """Scores a batch of images.
 
         Args:

@@ -71,14 +71,14 @@ def _resolve_on_access(module: ModuleType) -> None:
         msg = f"module {module.__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
 
-    module.__getattr__ = resolve
+    setattr(module, "__getattr__", resolve)  # noqa: B010
 
 
 def install() -> None:
     """Registers the finder; a second call, and a call after anomalib was imported, are safe."""
     if any(isinstance(finder, _ExtensionFinder) for finder in sys.meta_path):
         return
-    sys.meta_path.insert(0, _ExtensionFinder())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _ExtensionFinder())
     for name in _EXTENSIONS:
         if name in sys.modules:
             _extend(sys.modules[name])

@@ -80,7 +80,7 @@ class LabelFreePostProcessor(PostProcessor):
         del trainer, pl_module
         self.forget()
 
-    def on_validation_batch_end(
+    def on_validation_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Batch, *args: Any, **kwargs: Any
     ) -> None:
         """Collects the scores of a batch for thresholds and limits."""

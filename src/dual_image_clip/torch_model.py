@@ -196,11 +196,9 @@ class DualImageCLIPModel(nn.Module):
 
     def _encode(self, images: Tensor, layout: TileLayout) -> ImageFeatures:
         """Class tokens ``(B, T, D)`` and patch tokens ``(B, T · h, w, D)``, tiles one below the other."""
-        class_token, patch_tokens = self.encoder(split_into_tiles(images, layout))
-        return ImageFeatures(
-            class_token.unflatten(0, (-1, layout.num_tiles)),
-            patch_tokens.unflatten(0, (-1, layout.num_tiles)).flatten(1, 2),
-        )
+        features = self.encoder(split_into_tiles(images, layout))
+        class_tokens, patch_tokens = (tokens.unflatten(0, (-1, layout.num_tiles)) for tokens in features)
+        return ImageFeatures(class_tokens, patch_tokens.flatten(1, 2))
 
     def _fill_references(self, count: int, identities: Sequence[str] | None, look_ahead: LookAhead | None) -> None:
         shortage = self.references.shortage(count, identities)
