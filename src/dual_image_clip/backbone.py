@@ -16,6 +16,8 @@ from open_clip.model import resize_pos_embed
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
+from dual_image_clip.encoder import require_plain_vit
+
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "dual-image-clip-demo"
@@ -67,6 +69,7 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
             weight is not finite.
         FileNotFoundError: The local file does not exist.
         WeightsUnavailableError: The weights could not be downloaded.
+        TypeError: The image tower is not a plain ViT.
     """
     if EMBEDDED in (backbone, pretrained):
         backbone = EMBEDDED
@@ -74,6 +77,7 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     else:
         _require_known(backbone)
         clip = _create(backbone, pretrained)
+    require_plain_vit(clip.visual)
     _require_finite(clip, f"backbone={backbone!r} with pretrained={str(pretrained)!r}")
     clip = clip.requires_grad_(False).eval()
     size = clip.visual.image_size

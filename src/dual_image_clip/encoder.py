@@ -42,7 +42,7 @@ class DualPathEncoder(nn.Module):
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
-        self.visual: Any = _require_plain_vit(visual).requires_grad_(False)
+        self.visual: Any = require_plain_vit(visual).requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> "DualPathEncoder":
@@ -161,7 +161,18 @@ def _values(block: Any, ordinary: Tensor) -> Tensor:
     return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
 
-def _require_plain_vit(visual: Any) -> nn.Module:
+def require_plain_vit(visual: Any) -> nn.Module:
+    """Checks that an image tower can be run along both paths.
+
+    Args:
+        visual: The image tower of a CLIP model.
+
+    Returns:
+        The same tower.
+
+    Raises:
+        TypeError: It is not a plain open_clip ``VisionTransformer``.
+    """
     if not isinstance(visual, VisionTransformer):
         reason = f"it is a {type(visual).__name__}"
     elif visual.attn_pool is not None or visual.pool_type != "tok":

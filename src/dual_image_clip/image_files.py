@@ -29,7 +29,7 @@ def restore_bit_depth(batch: ImageBatch) -> None:
     """
     images: Any = batch.image
     for index, path in enumerate(batch.image_path or []):
-        image = read_sixteen_bit(path)
+        image = read_sixteen_bit(path) if Path(path).is_file() else None
         if image is not None:
             images[index] = resize(image, list(images.shape[-2:]), antialias=True).to(images)
 
@@ -67,8 +67,54 @@ def unreadable_images(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
             yield str(path), str(error)
 
 
-class UnreadableImageReporter(Callback):
-    """Names the file when reading images ends a run; the error of the image library often does not."""
+def require_patch_sized(paths: Iterable[str | Path], patch_size: tuple[int, int]) -> None:
+    """Refuses images that are smaller than a patch; enlarged, they would be scored on nothing.
+
+    Args:
+        paths: Image files; those that do not exist are passed over.
+        patch_size: Height and width of a patch in pixels.
+
+    Raises:
+        ValueError: An image is smaller.
+    """
+    patch_height, patch_width = patch_size
+    for path in filter(Path.is_file, map(Path, paths)):
+        with Image.open(path) as image:
+            width, height = image.size
+        if height < patch_height or width < patch_width:
+            msg = f"{path} has {height}×{width} pixels, less than one {patch_height}×{patch_width} patch; remove it"
+            raise ValueError(msg)
+
+
+class ImageFileGuard(Callback):
+    """Looks after image files: 16-bit ones are read anew, and those that cannot be used are named.
+
+    Args:
+        patch_size: Height and width of a patch in pixels, the least that an image must have.
+    """
+
+    def __init__(self, patch_size: tuple[int, int]) -> None:
+        self.patch_size = patch_size
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        """Checks and corrects the images of a batch."""
+        del trainer, pl_module, args
+        self._check(batch)
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        """Checks and corrects the images of a batch."""
+        del trainer, pl_module, args
+        self._check(batch)
+
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any) -> None:
+        """Checks and corrects the images of a batch."""
+        del trainer, pl_module, args
+        self._check(batch)
+
+    def _check(self, batch: Any) -> None:
+        if isinstance(batch, ImageBatch):
+            require_patch_sized(batch.image_path or [], self.patch_size)
+            restore_bit_depth(batch)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Replaces an error in reading by one that names the files.

@@ -29,7 +29,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from dual_image_clip.adaptation import AdaptationSettings
 from dual_image_clip.backbone import load_backbone
 from dual_image_clip.encoder import DualPathEncoder
-from dual_image_clip.image_files import UnreadableImageReporter, evaluation_datasets, restore_bit_depth
+from dual_image_clip.image_files import ImageFileGuard, evaluation_datasets, restore_bit_depth
 from dual_image_clip.post_processing import LabelFreePostProcessor
 from dual_image_clip.prompts import DEFAULT_CLASS_NAME, class_name_from_category, encode_ensemble, prompt_ensemble
 from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator
@@ -200,13 +200,6 @@ class DualImageCLIP(AnomalibModule):
         """Starts a run anew."""
         self._start_run()
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Corrects 16-bit images, before the pre-processor sees them."""
-        del dataloader_idx
-        if isinstance(batch, ImageBatch):
-            restore_bit_depth(batch)
-        return batch
-
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Scores a batch; see :meth:`predict_step`."""
         return self.predict_step(batch, batch_idx, dataloader_idx)
@@ -245,9 +238,12 @@ class DualImageCLIP(AnomalibModule):
         return
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Adds a callback that names unreadable images."""
+        """Adds a callback for image files that need care, ahead of the pre-processor."""
         callbacks = super().configure_callbacks()
-        return [*(callbacks if isinstance(callbacks, Sequence) else [callbacks]), UnreadableImageReporter()]
+        return [
+            ImageFileGuard(self.model.encoder.patch_size),
+            *(callbacks if isinstance(callbacks, Sequence) else [callbacks]),
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the class name that was in use."""

@@ -12,8 +12,8 @@ from torch import Tensor
 # With fewer images, a median absolute deviation says nothing.
 _FEWEST_IMAGES = 8
 _MOST_IMAGES = 10_000
-# Of a score's largest possible value; images closer together than this are alike.
-_SMALLEST_DEVIATION = 1e-3
+# Of a score's largest possible value: what the randomness of the adaptation alone does to identical images.
+_SMALLEST_DEVIATION = 0.01
 # Makes the median absolute deviation of a normal distribution its standard deviation.
 _DEVIATION_FACTOR = 1.4826
 

@@ -124,8 +124,8 @@ def shuffle_samples(dataset: AnomalibDataset, seed: int) -> None:
         seed: Seed of the order.
     """
     samples = dataset.samples
-    in_order = samples.sort_values("image_path", ignore_index=True)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).numpy()
+    shuffled = samples.sort_values("image_path").iloc[order].set_axis(samples.index)
     # `dataset.samples = …` would sort again, so the table itself is filled anew.
     for column in samples.columns:
-        samples[column] = in_order[column].to_numpy()[order]
+        samples[column] = shuffled[column]

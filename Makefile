@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The oldest open_clip that is supported, which is also the newest that anomalib's own extra allows a minor step of.
+OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
+DEMO := datasets/solar_cells
+
+.PHONY: install test lint demo benchmark clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_OPEN_CLIP) open_clip_torch==2.24.0
+	touch $@
+
+test: install
+	$(BIN)/pytest
+	PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: install
+	$(BIN)/python examples/solar_cells.py $(DEMO)
+	$(BIN)/anomalib test --config configs/solar_cells.yaml
+	$(BIN)/python examples/contact_sheet.py results/DualImageCLIP/solar_cells/latest/images results/solar_cells.png
+
+benchmark: install
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf $(VENV) results $(DEMO)

@@ -1,0 +1,1 @@
+"""What measures the package; nothing here is imported by it."""

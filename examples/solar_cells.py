@@ -1,0 +1,43 @@
+"""Lays out photographs of solar cells for anomalib's ``Folder`` data module.
+
+The photographs are those of the package ``elpv-dataset`` (CC BY-NC-SA 4.0), which ``pip install dual-image-clip[demo]``
+brings along: electroluminescence images of solar cells with a probability of being defective. Only cells that the
+experts were sure of are taken.
+
+Example:
+    python examples/solar_cells.py datasets/solar_cells --count 100
+"""
+
+import argparse
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+FOLDER_OF_PROBABILITY = {0.0: "normal", 1.0: "defective"}
+
+
+def main() -> None:
+    """Copies as many sound as defective cells, drawn at random from a fixed seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to put the images")
+    parser.add_argument("--count", type=int, default=100, help="images of each kind (default: 100)")
+    arguments = parser.parse_args()
+
+    source = Path(str(files("elpv_dataset"))) / "data"
+    labels = pd.read_csv(source / "labels.csv", sep=r"\s+", names=["path", "probability", "type"])
+    generator = np.random.default_rng(0)
+    for probability, name in FOLDER_OF_PROBABILITY.items():
+        paths = labels.path[np.isclose(labels.probability, probability)].to_numpy()
+        target = arguments.folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in generator.choice(paths, size=arguments.count, replace=False):
+            shutil.copy(source / path, target)
+        print(f"{arguments.count} {name} solar cells in {target}")
+
+
+if __name__ == "__main__":
+    main()

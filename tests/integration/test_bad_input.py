@@ -1,0 +1,143 @@
+"""What a user can get wrong: each message names the culprit."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from drawn_data import draw_plate, make_photos, save
+from PIL import Image
+
+from dual_image_clip import DualImageCLIP
+from dual_image_clip.backbone import EMBEDDED
+
+
+def predict(photos: Path, folder: Path, **arguments) -> list:
+    model = DualImageCLIP(**{"backbone": EMBEDDED, "visualizer": False, **arguments})
+    engine = Engine(default_root_dir=folder, accelerator="cpu", enable_progress_bar=False)
+    return engine.predict(model=model, data_path=photos)
+
+
+def truncated(photos: Path) -> None:
+    path = save(draw_plate(77)[0], photos / "broken.jpg")
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def not_an_image(photos: Path) -> None:
+    (photos / "broken.png").write_text("not an image")
+
+
+def empty_file(photos: Path) -> None:
+    (photos / "broken.png").touch()
+
+
+@pytest.mark.parametrize("spoil", [truncated, not_an_image, empty_file])
+def test_unreadable_images_are_named(spoil, photos, tmp_path):
+    spoil(photos)
+    with pytest.raises(OSError, match=r"1 image file\(s\) cannot be read(?s:.*)broken\."):
+        predict(photos, tmp_path)
+
+
+def test_unreadable_images_are_named_in_a_test_run(mvtec, tmp_path):
+    truncated(mvtec / "bottle" / "test" / "good")
+    (mvtec / "bottle" / "test" / "good" / "broken.jpg").rename(mvtec / "bottle" / "test" / "good" / "broken.png")
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(OSError, match="broken.png"):
+        engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=0))
+
+
+def test_an_empty_folder_is_named(workspace, tmp_path):
+    (workspace / "nothing").mkdir()
+    with pytest.raises(ValueError, match=r"Found 0 images in .*nothing"):
+        predict(workspace / "nothing", tmp_path)
+
+
+def test_an_image_smaller_than_a_patch_is_named(photos, tmp_path):
+    save(np.zeros((8, 40, 3), dtype=np.uint8), photos / "speck.png")
+    with pytest.raises(ValueError, match=r"speck.png has 8×40 pixels, less than one 16×16 patch"):
+        predict(photos, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_any_kind_of_image_is_accepted(mode, workspace, tmp_path):
+    folder = make_photos(workspace / "mixed", normal=2, defective=0)
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.fromarray(draw_plate(9)[0]).convert(mode).save(folder / f"other.{suffix}")
+    batches = predict(folder, tmp_path)
+    assert len(batches) == 3
+    assert all(torch.isfinite(batch.anomaly_map).all() for batch in batches)
+
+
+def test_a_sixteen_bit_image_scores_like_its_eight_bit_twin(workspace, tmp_path):
+    folder = make_photos(workspace / "grey", normal=3, defective=0)
+    grey = draw_plate(9)[0][..., 0]
+    save(np.stack([grey] * 3, axis=-1), folder / "x8.png")
+    eight = predict(folder, tmp_path, adaptation_steps=0)[-1]
+    (folder / "x8.png").unlink()
+    save(grey.astype(np.uint16) * 257, folder / "x16.png")
+    sixteen = predict(folder, tmp_path, adaptation_steps=0)[-1]
+    assert sixteen.image_path[0].endswith("x16.png")
+    torch.testing.assert_close(sixteen.pred_score, eight.pred_score, atol=1e-3, rtol=0)
+
+
+def test_a_single_image_is_scored_by_text_with_one_warning(photos, tmp_path, caplog):
+    (batch,) = predict(next(photos.glob("spoilt*")), tmp_path)
+    assert torch.isfinite(batch.pred_score).all()
+    assert not batch.pred_label
+    assert caplog.text.count("scored by text alone") == 1
+
+
+def test_identical_images_are_all_normal(workspace, tmp_path):
+    folder = workspace / "same"
+    for index in range(10):
+        save(draw_plate(1)[0], folder / f"{index}.png")
+    batches = predict(folder, tmp_path)
+    assert not any(bool(batch.pred_label) for batch in batches)
+    assert all(torch.isfinite(batch.pred_score).all() for batch in batches)
+
+
+def test_too_many_references_are_refused_before_anything_is_scored(photos, tmp_path):
+    with pytest.raises(ValueError, match=r"num_references=50, but PredictDataset has 11 images"):
+        predict(photos, tmp_path, num_references=50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        ({"class_name": "123"}, "class_name='123' has no letters"),
+        ({"class_name": ""}, "class_name='' has no letters"),
+        ({"num_references": -1}, "num_references must be at least 0"),
+        ({"adaptation_steps": -1}, "adaptation_steps must be at least 0"),
+        ({"temperature": 0.0}, "temperature must be greater than 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
+        ({"lambda_4": -1.0}, "lambda_4 must be at least 0"),
+        ({"beta": float("nan")}, "beta must be at least 0"),
+        ({"lambda_1": 0.0, "lambda_2": 0.0}, "lambda_1 and lambda_2"),
+        ({"backbone": "ViT-B-17"}, "backbone='ViT-B-17' is not an open_clip model"),
+        ({"backbone": "RN50", "pretrained": None}, "unsupported image tower: it is a ModifiedResNet"),
+        ({"backbone": "ViT-B-16-SigLIP", "pretrained": None}, "unsupported image tower"),
+        ({"backbone": "ViT-B-32", "pretrained": "no_such_tag"}, "pretrained='no_such_tag' is neither a file nor a tag"),
+        ({"pretrained": "missing.safetensors"}, "missing.safetensors"),
+        ({"texture_dir": "no_such_folder"}, "no_such_folder"),
+    ],
+)
+def test_wrong_arguments(arguments, culprit, workspace):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=culprit):
+        DualImageCLIP(**{"backbone": EMBEDDED, **arguments} if "pretrained" not in arguments else arguments)
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    torch.save(open_clip.create_model("tiny-vit").state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other.pt holds the weights of another architecture"):
+        DualImageCLIP(backbone=EMBEDDED, pretrained=tmp_path / "other.pt")
+
+
+def test_weights_that_are_nan_are_named(tmp_path):
+    weights = open_clip.create_model("tiny-vit").state_dict()
+    weights["visual.proj"][0, 0] = float("nan")
+    torch.save(weights, tmp_path / "damaged.pt")
+    with pytest.raises(ValueError, match=r"damaged.pt.*'visual.proj' has values that are NaN"):
+        DualImageCLIP(backbone="tiny-vit", pretrained=tmp_path / "damaged.pt")
