@@ -363,11 +363,14 @@ def test_weights_that_are_not_finite_are_named(tiny_clip, tmp_path, name, value)
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_download_without_network_says_what_to_do():
+@pytest.mark.parametrize(
+    ("backbone", "tag"), [(REAL, "laion400m_e32"), ("ViT-B-32", "openai")], ids=["from an address", "from the hub"]
+)
+def test_download_without_network_says_what_to_do(backbone, tag):
     with pytest.raises(WeightsUnavailableError) as caught:
-        load_backbone(REAL, "laion400m_e32")
+        load_backbone(backbone, tag)
     message = str(caught.value)
-    for part in ("'laion400m_e32'", REAL, "could not be fetched", "pretrained=/path/to/", EMBEDDED):
+    for part in (repr(tag), backbone, "could not be fetched", "pretrained=/path/to/", EMBEDDED):
         assert part in message
     assert isinstance(caught.value, OSError)
     assert caught.value.__cause__ is None

@@ -172,6 +172,15 @@ def test_autocast_stays_close_to_full_precision(tiny_clip, dtype):
         assert F.cosine_similarity(tokens, reference, dim=-1).min() > 0.99
 
 
+def test_tower_of_half_precision_takes_ordinary_images(tiny_clip):
+    images = random_images(2, 3, 64, 64)
+    exact = DualPathEncoder(tiny_clip.visual)(images)
+    rough = DualPathEncoder(copy.deepcopy(tiny_clip.visual).bfloat16())(images)
+    for tokens, reference in zip(rough, exact, strict=True):
+        assert tokens.dtype == torch.float32
+        assert F.cosine_similarity(tokens, reference, dim=-1).min() > 0.99
+
+
 def test_stays_frozen_and_in_evaluation_mode():
     # Patches dropped at random would show at once.
     encoder = DualPathEncoder(tiny_variant(patch_dropout=0.5).train().visual)

@@ -57,7 +57,8 @@ from anomalib.models import get_model, list_models
 from anomalib.data import get_datamodule, MVTecAD
 import anomalib.data, anomalib.models, dual_image_clip
 arguments = dict(backbone="dual-image-clip-demo")
-for spec in ("DualImageCLIP", "dual_image_clip", {{"class_path": "DualImageCLIP"}}, {{"class_path": "anomalib.models.DualImageCLIP"}}):
+by_path = [{{"class_path": path}} for path in ("DualImageCLIP", "anomalib.models.DualImageCLIP")]
+for spec in ("DualImageCLIP", "dual_image_clip", *by_path):
     assert type(get_model(spec, **arguments)) is dual_image_clip.DualImageCLIP, spec
 assert anomalib.models.DualImageCLIP is dual_image_clip.DualImageCLIP
 assert "dual_image_c_l_i_p" in list_models()

@@ -1,8 +1,9 @@
 import copy
-import errno
+import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Barrier
 
@@ -75,8 +76,9 @@ def test_same_weights_in_another_model_are_recognised(tiny_clip):
         PromptEnsemble([*ENSEMBLE.normal, ENSEMBLE.anomalous[0]], ENSEMBLE.anomalous[1:]),
         PromptEnsemble(ENSEMBLE.normal[:1], ENSEMBLE.anomalous),
         PromptEnsemble([" ".join(ENSEMBLE.normal)], ENSEMBLE.anomalous),
+        PromptEnsemble(["a normal nut", "a flawless"], [" nuta damaged nut", "a broken nut"]),
     ],
-    ids=["another class", "states swapped", "a prompt moved", "a prompt less", "prompts joined"],
+    ids=["another class", "states swapped", "a prompt moved", "a prompt less", "prompts joined", "words moved"],
 )
 def test_other_prompts_are_encoded_anew(tiny_clip, ensemble):
     first, second = Encoder(seed=0), Encoder(seed=1)
@@ -222,14 +224,36 @@ def test_folder_in_the_place_of_the_file_costs_time_only(tiny_clip, cached_file)
     assert files() == []
 
 
-def test_full_disk_costs_time_only_and_leaves_nothing(tiny_clip, monkeypatch):
-    def fail(*_arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Lets every write fail behind the first few bytes of a file."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(Path, "replace", fail)
-    monkeypatch.setattr("os.replace", fail)
-    assert_computes_each_time(tiny_clip)
+
+def test_full_disk_costs_time_only_and_leaves_nothing(tiny_clip):
+    with full_disk():
+        assert_computes_each_time(tiny_clip)
     assert files() == []
+
+
+def test_full_disk_does_not_harm_what_another_process_wrote_meanwhile(tiny_clip):
+    encoder = Encoder()
+    with ExitStack() as later:
+
+        def overtaken() -> Tensor:
+            cached_text_embeddings(tiny_clip, ENSEMBLE, encoder)
+            later.enter_context(full_disk())
+            return encoder()
+
+        cached_text_embeddings(tiny_clip, ENSEMBLE, overtaken)
+    assert len(files()) == 1
+    assert_cached(tiny_clip, ENSEMBLE, encoder.embeddings)
 
 
 def test_failure_of_the_encoder_is_not_hidden_and_leaves_nothing(tiny_clip):
@@ -287,10 +311,12 @@ def assert_every_round_is_cached(clip: nn.Module) -> None:
     assert not list(folder().rglob("*.tmp"))
 
 
-def test_many_threads_share_the_folder(tiny_clip):
+def test_many_threads_share_the_folder(tiny_clip, caplog):
+    caplog.set_level(logging.INFO, "dual_image_clip")
     barrier = Barrier(8)
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda _: race(tiny_clip, barrier), range(8)))
+    assert [record for record in caplog.records if record.name.startswith("dual_image_clip")] == []  # nobody failed
     assert_every_round_is_cached(tiny_clip)
 
 

@@ -4,6 +4,7 @@ import difflib
 import functools
 import logging
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import open_clip
 import safetensors.torch
 import torch
 from open_clip.model import resize_pos_embed
+from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ EMBEDDED = "dual-image-clip-demo"
 """Name of the small checkpoint inside the package, for use as ``backbone`` or ``pretrained``; needs no network."""
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+_LONGEST_DETAILS = 400
 _CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
 
@@ -111,13 +114,35 @@ def _create(backbone: str, pretrained: str | Path | None) -> Any:
         clip = _create_without_weights(backbone)
         load_weights(clip, Path(pretrained))
         return clip
-    _require_known_tag(backbone, str(pretrained))
+    tag = _require_known_tag(backbone, str(pretrained))
+    if not _looks_plain(open_clip.get_model_config(backbone)["vision_cfg"]):
+        require_plain_vit(_create_without_weights(backbone).visual)
+    url = _direct_url(backbone, tag)
     try:
-        return open_clip.create_model(backbone, pretrained=str(pretrained))
+        if url is None:
+            return open_clip.create_model(backbone, pretrained=tag)
+        path = download_pretrained_from_url(url)
     except Exception as error:
-        logger.debug("Download of %s/%s failed", backbone, pretrained, exc_info=True)
+        logger.debug("Download of %s/%s failed", backbone, tag, exc_info=True)
         # The libraries below raise half a dozen unrelated types here, and their tracebacks help nobody.
-        raise WeightsUnavailableError(_unavailable_message(backbone, str(pretrained), error)) from None
+        raise WeightsUnavailableError(_unavailable_message(backbone, tag, error)) from None
+    return _create(backbone, Path(path))
+
+
+def _looks_plain(vision_config: dict[str, Any]) -> bool:
+    """Whether it is worth downloading weights for an image tower: no ResNet, and none of timm's."""
+    return "timm_model_name" not in vision_config and isinstance(vision_config.get("layers"), int)
+
+
+def _direct_url(backbone: str, tag: str) -> str | None:
+    """Address of a tag's weights where open_clip's own choice is a hub repository that holds another tag's.
+
+    open_clip 3.3 sends ``laion400m_e32`` of ViT-B-16-plus-240 to the repository of ``laion400m_e31``.
+    """
+    entry = get_pretrained_cfg(backbone, tag)
+    hub, url = entry.get("hf_hub") or "", entry.get("url")
+    others = [other for other in _known_tags(backbone) if other != tag]
+    return url if url and tag not in hub and any(other in hub for other in others) else None
 
 
 def _create_without_weights(backbone: str) -> Any:
@@ -151,8 +176,8 @@ def load_weights(clip: nn.Module, path: Path) -> None:
         resize_pos_embed(state, clip)
         clip.load_state_dict(state)
     except (RuntimeError, AttributeError, KeyError) as error:
-        details = str(error).strip().splitlines()[:4]
-        msg = f"{path} holds the weights of another architecture: " + " ".join(line.strip() for line in details)
+        details = " ".join(str(error).split())
+        msg = f"{path} holds the weights of another architecture: {textwrap.shorten(details, _LONGEST_DETAILS)}"
         raise ValueError(msg) from None
 
 
@@ -171,7 +196,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         )
         raise ValueError(msg) from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         msg = f"{path} is not a checkpoint: expected a dictionary of tensors, at its top level or under 'state_dict'"
         raise ValueError(msg)
     return content
@@ -191,15 +218,21 @@ def _require_known(backbone: str) -> None:
         raise ValueError(msg)
 
 
-def _require_known_tag(backbone: str, tag: str) -> None:
-    tags = [known for name, known in open_clip.list_pretrained() if name == backbone]
-    if tag.lower().replace("-", "_") not in {known.lower().replace("-", "_") for known in tags}:
+def _known_tags(backbone: str) -> list[str]:
+    return [tag for name, tag in open_clip.list_pretrained() if name == backbone]
+
+
+def _require_known_tag(backbone: str, tag: str) -> str:
+    tags = _known_tags(backbone)
+    clean = tag.lower().replace("-", "_")
+    if clean not in tags:
         known = f"known tags are {', '.join(tags)}" if tags else "no tags are known for it"
         msg = (
             f"pretrained={tag!r} is neither a file nor a tag of {backbone}: {known}; "
             f"a local .safetensors file and {EMBEDDED!r} are possible too."
         )
         raise ValueError(msg)
+    return clean
 
 
 def _require_finite(clip: nn.Module, culprit: str) -> None:

@@ -98,7 +98,8 @@ class DualPathEncoder(nn.Module):
 
     def _embed(self, images: Tensor) -> Tensor:
         rows, columns = self._grid_shape(images)
-        patches = self.visual.conv1(images).flatten(2).transpose(1, 2)
+        convolution = self.visual.conv1
+        patches = convolution(images.to(convolution.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = self.visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
         return self.visual.ln_pre(tokens + self._position_embedding(rows, columns).to(tokens.dtype))

@@ -133,9 +133,8 @@ class DualImageCLIP(AnomalibModule):
         if class_name is not None:
             prompt_ensemble(class_name)
 
-        self.class_name = class_name
+        self.class_name = self._chosen_class_name = class_name
         self.seed = seed
-        self._restored_class_name: str | None = None
         self.backbone = load_backbone(backbone, pretrained)
         self.model: DualImageCLIPModel = DualImageCLIPModel(
             encoder=DualPathEncoder(self.backbone.clip.visual),
@@ -158,7 +157,7 @@ class DualImageCLIP(AnomalibModule):
             self.post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum, threshold)
 
     def set_class_name(self, class_name: str) -> None:
-        """Tells the model what the images show, for use without a trainer.
+        """Tells the model what the images show, whatever a datamodule says.
 
         Args:
             class_name: Such as ``"metal nut"``.
@@ -166,6 +165,10 @@ class DualImageCLIP(AnomalibModule):
         Raises:
             ValueError: It has no letters.
         """
+        self._encode_class_name(class_name)
+        self._chosen_class_name = class_name
+
+    def _encode_class_name(self, class_name: str) -> None:
         ensemble = prompt_ensemble(class_name)
         clip = self.backbone.clip
         embeddings = cached_text_embeddings(
@@ -181,7 +184,7 @@ class DualImageCLIP(AnomalibModule):
             stage: Not used.
         """
         del stage
-        self.set_class_name(self._find_class_name())
+        self._encode_class_name(self._find_class_name())
         datamodule = getattr(self.trainer, "datamodule", None)
         for name in ("val_data", "test_data"):
             dataset = getattr(datamodule, name, None)
@@ -253,7 +256,7 @@ class DualImageCLIP(AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the class name that was in use."""
         super().on_load_checkpoint(checkpoint)
-        self._restored_class_name = checkpoint.get("dual_image_clip_class_name")
+        self.class_name = checkpoint.get("dual_image_clip_class_name")
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -300,12 +303,13 @@ class DualImageCLIP(AnomalibModule):
         )
 
     def _find_class_name(self) -> str:
-        if self.class_name is not None:
-            return self.class_name
+        if self._chosen_class_name is not None:
+            return self._chosen_class_name
         category = getattr(getattr(self.trainer, "datamodule", None), "category", None)
         if category:
             return class_name_from_category(category)
-        return self._restored_class_name or DEFAULT_CLASS_NAME
+        # Without a datamodule, the name in use stays: a checkpoint's, or that of the last evaluation.
+        return self.class_name or DEFAULT_CLASS_NAME
 
     def _start_run(self) -> None:
         wanted = self.model.references.num_references

@@ -110,11 +110,11 @@ def prompt_ensemble(class_name: str) -> PromptEnsemble:
         msg = f"class_name={class_name!r} has no letters: say in words what the images show, such as 'metal nut'"
         raise ValueError(msg)
     name = " ".join(class_name.split())
-    domains = TEXTURE_DOMAINS if name in TEXTURES else OBJECT_DOMAINS
+    domains = TEXTURE_DOMAINS if name.lower() in TEXTURES else OBJECT_DOMAINS
 
     def prompts(states: tuple[str, ...]) -> list[str]:
         return [
-            _with_articles(template.format(domain=domain, state=state.format(name=name)))
+            _fill(template, domain=domain, state=state.format(name=name))
             for template in TEMPLATES
             for state in states
             for domain in domains
@@ -180,5 +180,12 @@ def _is_causal_text_tower(clip: Any) -> bool:
     )
 
 
-def _with_articles(prompt: str) -> str:
-    return re.sub(r"\ba (?=[aeiou])", "an ", prompt)
+def _fill(template: str, **words: str) -> str:
+    """Fills a template in, with "an" before a vowel."""
+    with_articles = re.sub(r"\ba {(\w+)}", lambda match: f"{_article(words[match[1]])} {{{match[1]}}}", template)
+    return with_articles.format(**words)
+
+
+def _article(words: str) -> str:
+    # A class name in u- is as often spoken like "usb cable" as like "umbrella"; our own word is not.
+    return "an" if words.lower().startswith(("a", "e", "i", "o", "unblemished")) else "a"

@@ -46,7 +46,9 @@ def cached_text_embeddings(clip: nn.Module, ensemble: PromptEnsemble, compute: C
 
 
 def _key(clip: nn.Module, ensemble: PromptEnsemble) -> str:
-    digest = hashlib.sha256()
+    heads = [module.num_heads for module in clip.modules() if isinstance(module, nn.MultiheadAttention)]
+    # The architecture beside the weights: the same weights give other embeddings with another activation.
+    digest = hashlib.sha256(f"{clip!r}{heads}".encode())
     for name, weight in clip.state_dict().items():
         if name.startswith("visual."):
             continue

@@ -140,7 +140,7 @@ class DualImageCLIPModel(nn.Module):
 
     def text_score(self, tokens: Tensor) -> Tensor:
         """Text score of tokens (Eq. 1–3), ``(..., D) -> (...)``."""
-        return text_anomaly_score(tokens, self.text_embeddings, self.temperature)
+        return text_anomaly_score(tokens, self.text_embeddings.float(), self.temperature)
 
     def visual_map(self, patch_tokens: Tensor, identities: Sequence[str] | None) -> Tensor | None:
         """A^V of every image against its references (Eq. 5), or ``None`` where there are none.
@@ -188,10 +188,10 @@ class DualImageCLIPModel(nn.Module):
         Returns:
             ``(B, T · h, w)``.
         """
-        task = AdaptationTask(
-            patch_tokens.flatten(1, 2), copies, covered, joint_map.flatten(1), self.text_embeddings, self.temperature
-        )
-        adapters = fit_adapters(Adapters(self.adapter_weight, self.adapter_bias), task, self.adaptation)
+        text, tokens = self.text_embeddings.float(), patch_tokens.flatten(1, 2)
+        task = AdaptationTask(tokens, copies, covered, joint_map.flatten(1), text, self.temperature)
+        start = Adapters(self.adapter_weight.float(), self.adapter_bias.float())
+        adapters = fit_adapters(start, task, self.adaptation)
         return adapted_scores(task.tokens, adapters, task).view_as(joint_map)
 
     def _encode(self, images: Tensor, layout: TileLayout) -> ImageFeatures:

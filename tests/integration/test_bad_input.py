@@ -45,7 +45,7 @@ def test_unreadable_images_are_named_in_a_test_run(mvtec, tmp_path):
     truncated(mvtec / "bottle" / "test" / "good")
     (mvtec / "bottle" / "test" / "good" / "broken.jpg").rename(mvtec / "bottle" / "test" / "good" / "broken.png")
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
-    with pytest.raises(OSError, match="broken.png"):
+    with pytest.raises(OSError, match=r"broken\.png"):
         engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=0))
 
 

@@ -63,7 +63,7 @@ def test_folder_with_labels_but_no_masks(mvtec):
     options |= {"abnormal_dir": "spot", "val_split_mode": "same_as_test"}
     flags = [part for name, value in options.items() for part in (f"--data.{name}", value)]
     cli = run("test", "--model", "DualImageCLIP", "--data", "Folder", *flags, *OFFLINE, *QUICK)
-    known = {name for name, value in metrics(cli).items() if value == value and name.startswith("image_")}
+    known = {name for name in metrics(cli) if name.startswith("image_")}
     assert known == {name for name in SIX_METRICS if name.startswith("image_")}
     assert cli.model.class_name == "object"
 

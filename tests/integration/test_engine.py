@@ -87,9 +87,10 @@ def test_non_square_images_keep_their_geometry(size, workspace, tmp_path):
     assert roc_auc_score(masks.numpy(), maps.numpy()) > 0.8
 
 
-def test_bfloat16_gives_nearly_the_scores_of_float32(mvtec, tmp_path):
+@pytest.mark.parametrize("reduced", ["bf16-mixed", "bf16-true"])
+def test_bfloat16_gives_nearly_the_scores_of_float32(reduced, mvtec, tmp_path):
     scores = []
-    for precision in ("32-true", "bf16-mixed"):
+    for precision in ("32-true", reduced):
         engine = make_engine(tmp_path, precision=precision)
         batches = engine.predict(model=make_model(post_processor=False, visualizer=False), datamodule=make_data(mvtec))
         scores.append(torch.cat([batch.pred_score for batch in batches]))
@@ -131,6 +132,22 @@ def test_lone_images_are_compared_with_the_one_before(photos, tmp_path):
         model.model.reset()
         expected = model.model(torch.cat([batch.image, partner])).pred_score[0]
         torch.testing.assert_close(batch.pred_score[0], expected, atol=1e-4, rtol=0)
+
+
+def test_one_model_serves_one_category_after_the_other(mvtec, photos, tmp_path):
+    make_category(mvtec / "metal_nut")
+    model = make_model(visualizer=False, adaptation_steps=0)
+    embeddings = []
+    for category, name in [("bottle", "bottle"), ("metal_nut", "metal nut")]:
+        make_engine(tmp_path).test(model=model, datamodule=make_data(mvtec, category=category), verbose=False)
+        assert model.class_name == name
+        embeddings.append(model.model.text_embeddings.clone())
+    assert not torch.equal(*embeddings)
+    make_engine(tmp_path).predict(model=model, data_path=photos)
+    assert model.class_name == "metal nut"
+    model.set_class_name("plate")
+    make_engine(tmp_path).test(model=model, datamodule=make_data(mvtec), verbose=False)
+    assert model.class_name == "plate"
 
 
 def test_a_checkpoint_round_trips(mvtec, photos, tmp_path):
