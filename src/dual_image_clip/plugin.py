@@ -14,7 +14,7 @@ from typing import Any
 # anomalib module -> names it gains -> where this package defines them
 _EXTENSIONS = {
     "anomalib.models": {"DualImageCLIP": "dual_image_clip.lightning_model"},
-    "anomalib.data": {"MVTec": "dual_image_clip.data"},
+    "anomalib.data": {"MVTec": "dual_image_clip.data", "Procedural": "dual_image_clip.procedural"},
 }
 
 

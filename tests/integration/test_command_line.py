@@ -68,6 +68,15 @@ def test_folder_with_labels_but_no_masks(mvtec):
     assert cli.model.class_name == "object"
 
 
+def test_data_that_draws_itself(workspace):
+    counts = ["--data.num_train", "1", "--data.num_test_normal", "6", "--data.num_test_anomalous", "6"]
+    category = ["--data.category", "bottle_top"]
+    cli = run("test", "--model", "DualImageCLIP", "--data", "Procedural", *category, *counts, *OFFLINE, *QUICK)
+    assert set(metrics(cli)) == SIX_METRICS
+    assert cli.model.class_name == "bottle top"
+    assert len(heatmaps(workspace)) == 12
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_runs(config, workspace):
     data = yaml.safe_load(config.read_text())["data"]
