@@ -28,7 +28,7 @@ def run_python(code: str, *options: str, path: str | None = None) -> subprocess.
 def test_an_interpreter_that_never_imports_anomalib_loads_nothing_heavy():
     result = run_python(
         "import sys; print(sorted({'dual_image_clip.plugin', 'torch', 'anomalib', 'open_clip', 'dataclasses', "
-        "'logging', 'importlib.metadata'} & set(sys.modules)))"
+        "'logging', 'importlib.metadata', 'typing', 'collections'} & set(sys.modules)))"
     )
     assert result.stdout.strip() == "['dual_image_clip.plugin']"
     assert result.stderr == ""

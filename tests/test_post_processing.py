@@ -293,6 +293,9 @@ def test_image_labels_without_masks_leave_masks_to_the_rule():
         assert batch.pred_mask.dtype == torch.bool
         assert torch.equal(batch.pred_mask, expected)
         assert torch.equal(batch.pred_label, raw.pred_score > stock._image_threshold)
+        # The threshold of the scores has no say in the scale of the maps.
+        scaled = (raw.anomaly_map - stock.pixel_min) / (stock.pixel_max - stock.pixel_min)
+        torch.testing.assert_close(batch.anomaly_map, scaled)
 
 
 def test_explicit_threshold_wins_over_ground_truth():

@@ -71,6 +71,13 @@ def test_every_other_image_is_an_equally_likely_partner(num_partners):
     assert ((others >= low) & (others <= high)).all()
 
 
+def test_images_are_paired_in_every_order():
+    generator = seeded(0)
+    drawn = {tuple(random_partners(5, 1, generator).flatten().tolist()) for _ in range(500)}
+    # Five images stand on a circle in 4! ways.
+    assert len(drawn) == 24
+
+
 @pytest.mark.parametrize(("count", "num_partners", "most"), [(4, 4, 3), (4, 9, 3), (1, 1, 0), (0, 1, 0)])
 def test_too_many_partners_are_refused(count, num_partners, most):
     message = f"{count} images have at most {most} partners each, not {num_partners}"

@@ -490,18 +490,34 @@ def test_no_warning_where_no_reference_is_wanted_or_one_is_there(tiny_clip, warn
     assert not warned()
 
 
-def test_lone_image_is_compared_with_the_one_before(tiny_clip):
-    model = build(tiny_clip, steps=0, weights=VISUAL_ONLY)
-    image = some_images(1)
-    model(some_images(3, seed=8), names(3))
-    model(image, ["a.png"])
-    assert_same(model(image, ["copy of a.png"]).anomaly_map, torch.zeros(1, TILE, TILE), 1e-5)
-    # Never with itself, though it was seen before.
-    model.reset()
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_lone_image_is_compared_with_the_one_before(tiny_clip, named):
+    model, image = build(tiny_clip, steps=0, weights=VISUAL_ONLY), some_images(1)
+    model(some_images(3, seed=8), names(3) if named else None)
+    assert model(image, ["a.png"] if named else None).anomaly_map.max() > 0.01
+    copy = model(image, ["copy of a.png"] if named else None)
+    assert_same(copy.anomaly_map, torch.zeros(1, TILE, TILE), 1e-5)
+
+
+def test_image_seen_before_is_not_its_own_reference(tiny_clip):
+    model, image = build(tiny_clip, references=2, steps=0, weights=VISUAL_ONLY), some_images(1)
     model(some_images(1, seed=8), ["b.png"])
-    model(image, ["a.png"])
-    model(some_images(1, seed=8), ["b.png"])
-    assert model(image, ["a.png"]).anomaly_map.max() > 0.01
+    first, again = model(image, ["a.png"]), model(image, ["a.png"])
+    assert first.anomaly_map.max() > 0.01
+    assert_identical(first, again)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
+def test_batch_that_lacks_references_is_filled_up_from_the_images_before(tiny_clip, named):
+    model, seen, batch = (
+        build(tiny_clip, references=3, steps=0, weights=VISUAL_ONLY),
+        some_images(2, seed=8),
+        some_images(2, seed=9),
+    )
+    model(seen, names(2) if named else None)
+    filled = model(batch, names(2, 2) if named else None)
+    expected = build(tiny_clip, references=3, steps=0, weights=VISUAL_ONLY)(torch.cat([batch, seen]))
+    assert_same(filled.anomaly_map, expected.anomaly_map[:2], 1e-5)
 
 
 class Album:

@@ -4,16 +4,18 @@ Importing this package is free: torch and anomalib are loaded when
 :class:`~dual_image_clip.lightning_model.DualImageCLIP` is first touched.
 """
 
-from typing import TYPE_CHECKING, Any
-
+# Every interpreter imports this package (see plugin.py), so not even typing is loaded.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dual_image_clip.lightning_model import DualImageCLIP
 
 __all__ = ["DualImageCLIP"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "DualImageCLIP":
         from dual_image_clip.lightning_model import DualImageCLIP
 

@@ -6,10 +6,13 @@ is imported.
 """
 
 import sys
-from collections.abc import Sequence
-from importlib import import_module
-from types import ModuleType
-from typing import Any
+
+# Every interpreter runs this file, so it imports nothing that is not loaded anyway; not even typing.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any
 
 # anomalib module -> names it gains -> where this package defines them
 _EXTENSIONS = {
@@ -21,7 +24,7 @@ _EXTENSIONS = {
 class _ExtensionFinder:
     """Finds an anomalib module as usual, and has it extended right after it was executed."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+    def find_spec(self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None) -> "Any":
         if name not in _EXTENSIONS:
             return None
         for finder in sys.meta_path:
@@ -35,17 +38,17 @@ class _ExtensionFinder:
         return None
 
 
-def _extend_after_execution(loader: Any) -> None:
+def _extend_after_execution(loader: "Any") -> None:
     execute = loader.exec_module
 
-    def execute_and_extend(module: ModuleType) -> None:
+    def execute_and_extend(module: "ModuleType") -> None:
         execute(module)
         _extend(module)
 
     loader.exec_module = execute_and_extend
 
 
-def _extend(module: ModuleType) -> None:
+def _extend(module: "ModuleType") -> None:
     """Gives an anomalib module the names it does not have, without ever breaking its import."""
     for name, home in _EXTENSIONS[module.__name__].items():
         if hasattr(module, name):
@@ -55,23 +58,29 @@ def _extend(module: ModuleType) -> None:
             _resolve_on_access(module)
             continue
         try:
-            setattr(module, name, getattr(import_module(home), name))
+            setattr(module, name, _load(home, name))
         except Exception as error:
             import logging
 
             logging.getLogger(__name__).warning("dual-image-clip could not add %s to anomalib: %s", name, error)
 
 
-def _resolve_on_access(module: ModuleType) -> None:
+def _resolve_on_access(module: "ModuleType") -> None:
     homes = _EXTENSIONS[module.__name__]
 
-    def resolve(name: str) -> Any:
+    def resolve(name: str) -> "Any":
         if name in homes:
-            return getattr(import_module(homes[name]), name)
+            return _load(homes[name], name)
         msg = f"module {module.__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
 
     setattr(module, "__getattr__", resolve)  # noqa: B010
+
+
+def _load(module: str, name: str) -> "Any":
+    from importlib import import_module
+
+    return getattr(import_module(module), name)
 
 
 def install() -> None:
