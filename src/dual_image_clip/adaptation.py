@@ -133,11 +133,11 @@ def fit_adapters(start: Adapters, task: AdaptationTask, settings: AdaptationSett
     with torch.inference_mode(mode=False), torch.enable_grad():
         # Tensors made in inference mode cannot enter a graph; their clones can.
         task = AdaptationTask(
-            task.tokens.clone(),
-            task.pseudo_tokens.clone(),
-            task.pseudo_mask.clone(),
-            task.joint_map.clone(),
-            task.text_embeddings.clone(),
+            task.tokens.detach().clone(),
+            task.pseudo_tokens.detach().clone(),
+            task.pseudo_mask.detach().clone(),
+            task.joint_map.detach().clone(),
+            task.text_embeddings.detach().clone(),
             task.temperature,
         )
         weight, bias = (each.expand(count, *each.shape[1:]).clone().requires_grad_() for each in start)

@@ -1,10 +1,11 @@
 """Labels and scales for predictions, with and without ground truth."""
 
 from collections import deque
+from itertools import chain
 from typing import Any
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import Batch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
@@ -99,7 +100,9 @@ class LabelFreePostProcessor(PostProcessor):
         if not (self.enable_thresholding and torch.isnan(self._image_threshold)):
             return
         limit = self._image_limit() / self.score_maximum if self.enable_normalization else self._image_limit()
-        for batch in trainer.predict_loop.predictions or []:
+        predictions: list[Any] = trainer.predict_loop.predictions or []
+        # One list, or one for each data loader.
+        for batch in chain.from_iterable(each if isinstance(each, list) else [each] for each in predictions):
             if isinstance(batch, Batch) and batch.pred_score is not None:
                 batch.pred_label = batch.pred_score > limit
 
@@ -110,12 +113,30 @@ class LabelFreePostProcessor(PostProcessor):
             batch: Batch with the scores and maps of the model.
         """
         self._observe(batch)
-        if self.enable_thresholding:
-            if torch.isnan(self._image_threshold) and batch.pred_score is not None:
-                batch.pred_label = batch.pred_score > self._image_limit()
-            if torch.isnan(self._pixel_threshold) and batch.anomaly_map is not None:
-                batch.pred_mask = batch.anomaly_map > self._pixel_limit()
+        for name, value in self._label_free(batch.pred_score, batch.anomaly_map).items():
+            setattr(batch, name, value)
         super().post_process_batch(batch)
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Scales and labels predictions that are made without a trainer; they do not count as images seen.
+
+        Args:
+            predictions: Scores and maps of the model.
+
+        Returns:
+            The same with labels and masks.
+        """
+        label_free = self._label_free(predictions.pred_score, predictions.anomaly_map)
+        return super().forward(predictions)._replace(**label_free)
+
+    def _label_free(self, scores: Tensor | None, maps: Tensor | None) -> dict[str, Tensor]:
+        """Label and mask, each where no ground truth has set a threshold for it."""
+        found = {}
+        if self.enable_thresholding and scores is not None and torch.isnan(self._image_threshold):
+            found["pred_label"] = scores > self._image_limit()
+        if self.enable_thresholding and maps is not None and torch.isnan(self._pixel_threshold):
+            found["pred_mask"] = maps > self._pixel_limit()
+        return found
 
     def _observe(self, batch: Batch) -> None:
         if batch.pred_score is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 _NOISE_THRESHOLD = 0.5
+_SMALLEST_NOISE = 64
 _OPACITY = (0.2, 1.0)
 
 
@@ -96,10 +97,15 @@ def perlin_masks(count: int, size: tuple[int, int]) -> Tensor:
     Returns:
         Masks of 0 and 1, ``(count, 1, H, W)``; none is empty.
     """
+    height, width = size
+    # anomalib's noise fails, or is zero throughout, on areas no larger than its grid.
+    area = (max(height, _SMALLEST_NOISE), max(width, _SMALLEST_NOISE))
     cpu = torch.device("cpu")
-    noise = torch.stack([generate_perlin_noise(*size, device=cpu) for _ in range(count)]).unsqueeze(1)
-    noise = K.RandomRotation(degrees=90.0, p=1.0)(noise)
-    # Coarse noise may stay below the threshold everywhere; its hills are taken then.
+    noise = torch.stack([generate_perlin_noise(*area, device=cpu)[:height, :width] for _ in range(count)])
+    noise = K.RandomRotation(degrees=90.0, p=1.0)(noise.unsqueeze(1))
+    # Coarse noise may be a valley throughout, which is a hill upside down, ...
+    noise = noise.where(noise.amax(dim=(-2, -1), keepdim=True) > 0, -noise)
+    # ... and its hills may stay below the threshold everywhere.
     threshold = (0.8 * noise.amax(dim=(-2, -1), keepdim=True)).clamp(max=_NOISE_THRESHOLD)
     return (noise > threshold).float()
 

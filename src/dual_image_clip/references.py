@@ -97,11 +97,12 @@ class ReferencePool:
         if not self.num_references:
             return
         names = identities or [self._new_name() for _ in patch_tokens]
-        recent = list(zip(names, patch_tokens, strict=True))[-self.num_references :]
-        for name, tokens in recent:
+        # Room for as many again, because those that are in the next batch will not serve it.
+        room = 2 * self.num_references
+        for name, tokens in list(zip(names, patch_tokens, strict=True))[-room:]:
             self._recent.pop(name, None)
             self._recent[name] = tokens.clone()
-        while len(self._recent) > self.num_references:
+        while len(self._recent) > room:
             self._recent.popitem(last=False)
 
     def _recalled(self, identities: Sequence[str] | None) -> list[Tensor]:
