@@ -70,10 +70,7 @@ class DualPathEncoder(nn.Module):
         Raises:
             ValueError: The images have another shape.
         """
-        ordinary = local = self._embed(images)
-        *blocks, last = self.visual.transformer.resblocks
-        for block in blocks:
-            ordinary, local = _two_path_block(block, ordinary, local)
+        last, ordinary, local = self._run_to_last_block(images)
         class_token, local = _last_block(last, ordinary, local)
         return ImageFeatures(self._project(class_token), self._as_grid(local, images))
 
@@ -90,11 +87,16 @@ class DualPathEncoder(nn.Module):
         Raises:
             ValueError: The images have another shape.
         """
+        last, ordinary, local = self._run_to_last_block(images)
+        return self._as_grid(_local_residual(last, local, _values(last, ordinary)), images)
+
+    def _run_to_last_block(self, images: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """The last block, and the tokens of both paths before it."""
         ordinary = local = self._embed(images)
         *blocks, last = self.visual.transformer.resblocks
         for block in blocks:
             ordinary, local = _two_path_block(block, ordinary, local)
-        return self._as_grid(_local_residual(last, local, _values(last, ordinary)), images)
+        return last, ordinary, local
 
     def _embed(self, images: Tensor) -> Tensor:
         rows, columns = self._grid_shape(images)

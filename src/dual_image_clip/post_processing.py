@@ -99,12 +99,14 @@ class LabelFreePostProcessor(PostProcessor):
         del pl_module
         if not (self.enable_thresholding and torch.isnan(self._image_threshold)):
             return
-        limit = self._image_limit() / self.score_maximum if self.enable_normalization else self._image_limit()
+        limit: Any = torch.tensor(self._image_limit())
+        if self.enable_normalization:
+            limit = self._normalize(limit, self.image_min.cpu(), self.image_max.cpu(), self.image_threshold.cpu())
         predictions: list[Any] = trainer.predict_loop.predictions or []
         # One list, or one for each data loader.
         for batch in chain.from_iterable(each if isinstance(each, list) else [each] for each in predictions):
             if isinstance(batch, Batch) and batch.pred_score is not None:
-                batch.pred_label = batch.pred_score > limit
+                batch.pred_label = batch.pred_score > limit.to(batch.pred_score)
 
     def post_process_batch(self, batch: Batch) -> None:
         """Scales and labels a batch of predictions.

@@ -14,6 +14,8 @@ from torchvision.transforms.v2.functional import resize
 _NOISE_THRESHOLD = 0.5
 _SMALLEST_NOISE = 64
 _OPACITY = (0.2, 1.0)
+_FLIPS = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5))
+_COLOURS = K.ColorJiggle(brightness=(0.6, 1.4), contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=(-0.14, 0.14), p=1.0)
 
 
 class PseudoAnomalies(NamedTuple):
@@ -81,10 +83,6 @@ class PseudoAnomalyGenerator:
         chosen = torch.randint(len(self._textures), (len(images),)).tolist()
         textures = [resize(read_image(self._textures[index], as_tensor=True), size, antialias=True) for index in chosen]
         return _COLOURS(_FLIPS(torch.stack(textures))).to(images)
-
-
-_FLIPS = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5))
-_COLOURS = K.ColorJiggle(brightness=(0.6, 1.4), contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=(-0.14, 0.14), p=1.0)
 
 
 def perlin_masks(count: int, size: tuple[int, int]) -> Tensor:
