@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The oldest open_clip that is supported, which is also the newest that anomalib's own extra allows a minor step of.
+# The oldest open_clip that is supported; anomalib's own extra admits it, too, but not the newest.
 OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
 DEMO := datasets/solar_cells
 

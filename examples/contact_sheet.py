@@ -14,12 +14,14 @@ from PIL import Image
 def main() -> None:
     """Draws the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with a folder of pictures for each kind of image")
+    parser.add_argument("folder", type=Path, help="folder with pictures, in a folder for each kind of image")
     parser.add_argument("output", type=Path, help="the sheet, a .png file")
     parser.add_argument("--rows", type=int, default=6, help="pictures of each kind (default: 6)")
     arguments = parser.parse_args()
 
-    kinds = sorted(folder for folder in arguments.folder.iterdir() if folder.is_dir())
+    kinds = sorted({path.parent for path in arguments.folder.rglob("*.png")})
+    if not kinds:
+        parser.error(f"there is no .png file in {arguments.folder}; it is the images folder of a run's results")
     columns = [evenly_spaced(sorted(kind.glob("*.png")), arguments.rows) for kind in kinds]
     pictures = [labelled(path) for row in zip(*columns, strict=False) for path in row]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

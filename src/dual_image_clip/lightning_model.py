@@ -130,6 +130,7 @@ class DualImageCLIP(AnomalibModule):
         _require_at_least(0, **weights._asdict())
         _require_positive(learning_rate=learning_rate, temperature=temperature)
         _require_some_score(weights)
+        _require_share(threshold=threshold)
         if class_name is not None:
             prompt_ensemble(class_name)
 
@@ -367,6 +368,13 @@ def _require_positive(**arguments: float | None) -> None:
     for name, value in arguments.items():
         if value is not None and not value > 0:
             msg = f"{name} must be greater than 0, got {value}"
+            raise ValueError(msg)
+
+
+def _require_share(**arguments: float | None) -> None:
+    for name, value in arguments.items():
+        if value is not None and not 0 <= value <= 1:
+            msg = f"{name} must lie in 0..1, got {value}"
             raise ValueError(msg)
 
 

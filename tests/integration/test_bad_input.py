@@ -41,12 +41,13 @@ def test_unreadable_images_are_named(spoil, photos, tmp_path):
         predict(photos, tmp_path)
 
 
-def test_unreadable_images_are_named_in_a_test_run(mvtec, tmp_path):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_unreadable_images_are_named_in_a_test_run(num_workers, mvtec, tmp_path):
     truncated(mvtec / "bottle" / "test" / "good")
     (mvtec / "bottle" / "test" / "good" / "broken.jpg").rename(mvtec / "bottle" / "test" / "good" / "broken.png")
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(OSError, match=r"broken\.png"):
-        engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=0))
+        engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=num_workers))
 
 
 def test_an_empty_folder_is_named(workspace, tmp_path):
@@ -116,6 +117,7 @@ def test_too_many_references_are_refused_before_anything_is_scored(photos, tmp_p
         ({"lambda_4": -1.0}, "lambda_4 must be at least 0"),
         ({"beta": float("nan")}, "beta must be at least 0"),
         ({"lambda_1": 0.0, "lambda_2": 0.0}, "lambda_1 and lambda_2"),
+        ({"threshold": 1.5}, "threshold must lie in 0..1"),
         ({"backbone": "ViT-B-17"}, "backbone='ViT-B-17' is not an open_clip model"),
         ({"backbone": "RN50", "pretrained": None}, "unsupported image tower: it is a ModifiedResNet"),
         ({"backbone": "ViT-B-16-SigLIP", "pretrained": None}, "unsupported image tower"),
