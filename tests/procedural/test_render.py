@@ -168,3 +168,9 @@ def test_any_seed_index_and_size_can_be_drawn(case, seed, index, size):
     image, mask = Category(family, seed, size).anomalous("test", index, defect)
     assert image.shape == (size, size, 3)
     assert mask.any()
+
+
+@pytest.mark.parametrize("seed", [3, 1016])
+def test_print_on_a_bottle_top_can_be_read(seed):
+    _, mask = Category("bottle_top", seed).anomalous("train", 0, "misprint")
+    assert mask.any()

@@ -15,7 +15,7 @@ from dual_image_clip.procedural.canvas import (
     sunflower,
 )
 from dual_image_clip.procedural.family import Backdrop, Family, View
-from dual_image_clip.procedural.palette import hsv, metal, plastic
+from dual_image_clip.procedural.palette import hsv, metal, plastic, print_on
 from dual_image_clip.procedural.structural import break_edge, deform, loose_fibres
 from dual_image_clip.procedural.surface import Surface
 
@@ -50,7 +50,7 @@ class BottleTop(Family):
         self.flutes = int(rng.choice([21, 21, 30, 48]))
         self.depth = rng.uniform(0.02, 0.05) * 21 / self.flutes * self.radius / 0.4
         self.colour = plastic(rng)
-        self.print_colour = plastic(rng)
+        self.print_colour = print_on(rng, self.colour)
         self.letters = "".join(rng.choice(_LETTERS, int(rng.integers(1, 4))))
         self.rings = int(rng.integers(0, 3))
         self.gloss = rng.uniform(0.15, 0.6)

@@ -21,7 +21,7 @@ from dual_image_clip.procedural.render import Category
 logger = logging.getLogger(__name__)
 
 # Part of every data set's folder name. Raise it with any change that changes a pixel.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 
 class Procedural(AnomalibDataModule):

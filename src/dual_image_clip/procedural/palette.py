@@ -27,6 +27,14 @@ def plastic(rng: np.random.Generator) -> Colour:
     return hsv(rng.random(), rng.uniform(0, 0.85) ** 1.3, rng.uniform(0.15, 0.92))
 
 
+def print_on(rng: np.random.Generator, background: Colour, difference: float = 0.15) -> Colour:
+    """A colour that can be read on another one, because its brightness differs by at least ``difference``."""
+    while True:
+        colour = plastic(rng)
+        if abs(float(colour.mean() - background.mean())) >= difference:
+            return colour
+
+
 def dye(rng: np.random.Generator) -> Colour:
     """Any colour that textiles come in, hardly ever black."""
     return hsv(rng.random(), rng.uniform(0, 0.8) ** 1.3, rng.uniform(0.3, 0.92))
