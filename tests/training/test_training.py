@@ -1,0 +1,138 @@
+"""The whole training, small: every stage, stopped and gone on with, to a checkpoint that the package loads."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dual_image_clip.backbone import load_backbone
+from dual_image_clip.prompts import encode_ensemble, prompt_ensemble
+from training import __main__ as command
+from training import data as data_module
+from training.images import ImageTraining, learning_rate, make_optimizers
+from training.recipe import Recipe
+from training.text import PromptBook, fit_text_tower
+from training.tower import build
+
+FEW = ("weave", "nut", "pill")
+
+
+@pytest.fixture(autouse=True)
+def _few_families_and_words(monkeypatch):
+    monkeypatch.setattr(data_module, "TRAINING_FAMILIES", FEW)
+    monkeypatch.setattr("training.text.TRAINING_FAMILIES", FEW)
+    monkeypatch.setattr("training.text.OTHERS", ("metal nut",))
+
+
+def run(recipe: Recipe) -> dict[str, torch.Tensor]:
+    folder = Path(recipe.runs) / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    command.train(recipe, folder)
+    return load_backbone(recipe.name, folder / f"{recipe.name}.safetensors").clip.state_dict()
+
+
+@pytest.fixture
+def trained(recipe):
+    return run(recipe)
+
+
+def test_exported_checkpoint_is_an_open_clip_model(recipe, trained):
+    folder = Path(recipe.runs) / recipe.name
+    open_clip.add_model_config(folder)
+    backbone = load_backbone(recipe.name, folder / f"{recipe.name}.safetensors")
+    assert backbone.temperature == pytest.approx(recipe.loss.temperature, rel=1e-3)
+    assert backbone.image_size == (240, 240)
+    assert all(weight.isfinite().all() for weight in trained.values())
+
+
+def test_images_change_the_image_tower_and_nothing_of_the_text(recipe, trained):
+    before = torch.load(Path(recipe.runs) / recipe.name / "text.pt", weights_only=True)
+    changed = {name for name in trained if not torch.equal(trained[name], before[name].half().float())}
+    assert "visual.transformer.resblocks.0.attn.in_proj_weight" in changed
+    assert {name for name in changed if not name.startswith("visual.")} <= {"logit_scale"}
+
+
+def test_stopped_training_ends_with_the_same_weights(recipe, trained, tmp_path, monkeypatch):
+    recipe.runs = str(tmp_path / "other")
+    save = ImageTraining._save
+
+    def save_and_stop(self):
+        save(self)
+        if self.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageTraining, "_save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe)
+    monkeypatch.setattr(ImageTraining, "_save", save)
+    torch.manual_seed(123)  # the state of the process must not matter
+    again = run(recipe)
+    for name, weight in trained.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=name)
+
+
+def test_another_seed_is_another_model(recipe, trained, tmp_path):
+    recipe.runs, recipe.seed = str(tmp_path / "other"), 1
+    assert not torch.equal(run(recipe)["visual.proj"], trained["visual.proj"])
+
+
+def test_run_begun_with_another_recipe_is_refused(recipe, tmp_path):
+    command._keep_recipe(recipe, tmp_path / "recipe.yaml")
+    command._keep_recipe(recipe, tmp_path / "recipe.yaml")
+    recipe.seed = 7
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        command._keep_recipe(recipe, tmp_path / "recipe.yaml")
+    assert OmegaConf.load(tmp_path / "recipe.yaml").seed == 0
+
+
+def test_recipe_takes_overrides_and_refuses_what_it_does_not_know():
+    recipe = command.read_recipe(["images.steps=3", "loss.visual=0.5"])
+    assert (recipe.images.steps, recipe.loss.visual) == (3, 0.5)
+    for wrong in ("images.stepz=3", "images.steps=many"):
+        with pytest.raises(OmegaConfBaseException):
+            command.read_recipe([wrong])
+
+
+def test_fitted_text_tells_states_apart_even_of_unknown_words(recipe, tmp_path):
+    recipe.text.steps, recipe.text.batch_size = 150, 32
+    recipe.tower.embed_dim = 64
+    clip = build(recipe, tmp_path)
+    book = PromptBook(recipe.name)
+    fit_text_tower(clip, book, recipe)
+    tokenizer = open_clip.get_tokenizer(recipe.name)
+    axes = {}
+    for word in ("nut", "weave", "object", "flux capacitor"):
+        normal, anomalous = encode_ensemble(clip, tokenizer, prompt_ensemble(word))
+        axes[word] = anomalous - normal
+        assert axes[word].norm() > 0.6
+    for axis in axes.values():
+        assert F.cosine_similarity(axis, axes["object"], dim=0) > 0.8
+    unknown = tokenizer(["capacitor"])[0, 1]
+    assert not clip.token_embedding.weight[unknown].any()
+    assert clip.token_embedding.weight[tokenizer(["nut"])[0, 1]].any()
+    assert clip.token_embedding.num_embeddings == 49408
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_weight_of_the_image_tower_has_one_optimizer(recipe, tmp_path, name):
+    recipe.images.optimizer = name
+    clip = build(recipe, tmp_path)
+    heads = torch.nn.Linear(2, 1)
+    optimizers = make_optimizers(clip, heads, recipe)
+    assert [type(each).__name__ for each in optimizers] == (["AdamW"] if name == "adamw" else ["AdamW", "Muon"])
+    trained = [id(p) for each in optimizers for group in each.param_groups for p in group["params"]]
+    wanted = {id(p) for p in (*clip.visual.parameters(), *heads.parameters(), clip.logit_scale)}
+    assert set(trained) == wanted
+    assert len(trained) == len(wanted)
+
+
+def test_learning_rate_rises_then_falls():
+    rates = [learning_rate(step, 1000, 50) for step in range(1000)]
+    assert rates[0] < 0.05
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates.index(max(rates)) in range(45, 55)
+    assert rates[-1] == pytest.approx(0.01, abs=0.002)

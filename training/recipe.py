@@ -1,0 +1,145 @@
+"""Everything that decides what the checkpoint becomes, in one place."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DataRecipe:
+    """The drawn training set.
+
+    Attributes:
+        products: Categories of each family.
+        pairs: Pairs of each category: a good product, and the very same with a defect.
+        first_seed: Seed of the first category. Seeds below it are for validation and tests.
+    """
+
+    products: int = 128
+    pairs: int = 4
+    first_seed: int = 1000
+
+
+@dataclass
+class TowerRecipe:
+    """The dual encoder.
+
+    Attributes:
+        patch_size: Side of a patch of the image tower, in pixels.
+        width: Width of the image tower.
+        layers: Depth of the image tower.
+        head_width: Width of its attention heads.
+        embed_dim: Width of the shared embedding space.
+        text_width: Width of the text tower.
+        text_layers: Depth of the text tower.
+    """
+
+    patch_size: int = 16
+    width: int = 192
+    layers: int = 5
+    head_width: int = 64
+    embed_dim: int = 128
+    text_width: int = 128
+    text_layers: int = 2
+
+
+@dataclass
+class TextRecipe:
+    """How the text tower is fitted, before any image is seen.
+
+    Attributes:
+        steps: AdamW steps.
+        batch_size: Prompts a step.
+        learning_rate: Peak learning rate.
+        state_share: Length of an embedding's state part; that of its class part is 0.8.
+    """
+
+    steps: int = 800
+    batch_size: int = 96
+    learning_rate: float = 2e-3
+    state_share: float = 0.6
+
+
+@dataclass
+class LossRecipe:
+    """Weights of the losses of the image tower, and what they look at.
+
+    Attributes:
+        language: Of A^L.
+        visual: Of A^V.
+        joint: Of the joint map.
+        image: Of the image score.
+        class_token: Of the class token's text score.
+        contrast: Of the contrastive loss between class tokens and texts.
+        auxiliary: Of a linear probe on the ordinary path, which is thrown away afterwards.
+        most_references: Largest number of references that a query is compared with.
+        temperature: τ.
+    """
+
+    language: float = 1.0
+    visual: float = 1.0
+    joint: float = 0.5
+    image: float = 0.5
+    class_token: float = 0.5
+    contrast: float = 0.1
+    auxiliary: float = 0.5
+    most_references: int = 3
+    temperature: float = 0.07
+
+
+@dataclass
+class ImageRecipe:
+    """How the image tower is trained.
+
+    Attributes:
+        steps: Steps in all.
+        window_share: Share of the steps, the first ones, that see windows of the images.
+        window: Side of those windows in pixels.
+        window_products: Products in a batch of windows, four images each.
+        full_products: Products in a batch of whole images.
+        pseudo_share: Share of the products whose last image gets a pseudo anomaly in place of a drawn defect.
+        strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 at the end.
+        optimizer: ``adamw``, or ``muon`` for the matrices of the blocks.
+        learning_rate: Peak learning rate.
+        weight_decay: Of matrices.
+        warm_up: Steps until the learning rate has its peak.
+        save_every: Steps between checkpoints.
+    """
+
+    steps: int = 6400
+    window_share: float = 0.75
+    window: int = 160
+    window_products: int = 8
+    full_products: int = 4
+    pseudo_share: float = 0.25
+    strongest_defects: float = 3.0
+    optimizer: str = "muon"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warm_up: int = 100
+    save_every: int = 200
+
+
+@dataclass
+class Recipe:
+    """The whole training.
+
+    Attributes:
+        name: Name of the checkpoint, and of its architecture in open_clip.
+        seed: Seed of everything random but the drawn products, which have their own.
+        runs: Folder of the runs; each has a folder of its name in it.
+        data_folder: Folder of the drawn training set.
+        data: The training set.
+        tower: The architecture.
+        text: Text training.
+        images: Image training.
+        loss: Losses of the image training.
+    """
+
+    name: str = "dual-image-clip-demo"
+    seed: int = 0
+    runs: str = "runs/training"
+    data_folder: str = "datasets/training"
+    data: DataRecipe = field(default_factory=DataRecipe)
+    tower: TowerRecipe = field(default_factory=TowerRecipe)
+    text: TextRecipe = field(default_factory=TextRecipe)
+    images: ImageRecipe = field(default_factory=ImageRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
