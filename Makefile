@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
 DEMO := datasets/solar_cells
 
-.PHONY: install test lint demo benchmark clean
+.PHONY: install test lint demo train benchmark clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks,demo,dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_OPEN_CLIP) open_clip_torch==2.24.0
 	touch $@
 
@@ -25,12 +25,18 @@ lint: install
 	$(BIN)/mypy
 
 demo: install
+	$(BIN)/python examples/procedural.py
+	$(BIN)/python examples/contact_sheet.py results/DualImageCLIP/Procedural/*/latest/images --output results/procedural.png
 	$(BIN)/python examples/solar_cells.py $(DEMO)
 	$(BIN)/anomalib test --config configs/solar_cells.yaml
-	$(BIN)/python examples/contact_sheet.py results/DualImageCLIP/solar_cells/latest/images results/solar_cells.png
+	$(BIN)/python examples/contact_sheet.py results/DualImageCLIP/solar_cells/latest/images --pictures 12 --output results/solar_cells.png
+
+train: install
+	$(BIN)/python -m training
 
 benchmark: install
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.checkpoint --seeds 0 1 2
 
 clean:
 	rm -rf $(VENV) results $(DEMO)
