@@ -28,6 +28,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from dual_image_clip.adaptation import AdaptationSettings
 from dual_image_clip.backbone import load_backbone
+from dual_image_clip.distributed import EachImageOnce
 from dual_image_clip.encoder import DualPathEncoder
 from dual_image_clip.image_files import ImageFileGuard, evaluation_datasets, restore_bit_depth
 from dual_image_clip.post_processing import LabelFreePostProcessor
@@ -61,6 +62,10 @@ class DualImageCLIP(AnomalibModule):
 
     Before an evaluation the images of a datamodule's test set are put into a random order, because anomalib sorts them
     by defect and partners are drawn from the same batch.
+
+    On several devices (``strategy="ddp"``) every image is scored once, by one of the processes. An image's partners are
+    among those of its own process, so scores depend a little on the number of devices. ``Engine.predict`` returns to
+    each process the predictions of its own images.
 
     Args:
         class_name: What the images show, such as ``"metal nut"``. Without it, the category of the datamodule, else
@@ -242,9 +247,10 @@ class DualImageCLIP(AnomalibModule):
         return
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Adds a callback for image files that need care, ahead of the pre-processor."""
+        """Adds callbacks for distributed runs and for image files that need care, ahead of the pre-processor."""
         callbacks = super().configure_callbacks()
         return [
+            EachImageOnce(),
             ImageFileGuard(self.model.encoder.patch_size),
             *(callbacks if isinstance(callbacks, Sequence) else [callbacks]),
         ]

@@ -6,9 +6,13 @@ from typing import Any
 
 import torch
 from anomalib.data import Batch, InferenceBatch
+from anomalib.metrics import F1AdaptiveThreshold
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
+from torchmetrics.utilities.data import dim_zero_cat
+
+from dual_image_clip.distributed import gather
 
 # With fewer images, a median absolute deviation says nothing.
 _FEWEST_IMAGES = 8
@@ -17,6 +21,16 @@ _MOST_IMAGES = 10_000
 _SMALLEST_DEVIATION = 0.01
 # Makes the median absolute deviation of a normal distribution its standard deviation.
 _DEVIATION_FACTOR = 1.4826
+
+
+class AdaptiveThreshold(F1AdaptiveThreshold):
+    """anomalib's adaptive threshold, in reasonable time and memory on several devices."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The threshold of the largest F1 score."""
+        # Gathered from several processes, the pixels are one tensor, which anomalib would take apart pixel by pixel.
+        self.target = [dim_zero_cat(self.target)]
+        return super().compute()
 
 
 class LabelFreePostProcessor(PostProcessor):
@@ -29,7 +43,7 @@ class LabelFreePostProcessor(PostProcessor):
     (1.4826 times the median absolute deviation) above the median of the images seen so far in the run. Its mask holds
     the pixels that lie as far above the median of the images' hottest pixels. As long as fewer than eight images were
     seen, none is called anomalous; the predictions that ``Engine.predict`` returns are labelled again at the end, with
-    all images seen.
+    all images seen. On several devices each process sees its own images while it runs, and those of all at the end.
 
     Args:
         score_maximum: Largest score that the model can give.
@@ -56,6 +70,7 @@ class LabelFreePostProcessor(PostProcessor):
         self.z_score = z_score
         self._scores: deque[float] = deque(maxlen=_MOST_IMAGES)
         self._peaks: deque[float] = deque(maxlen=_MOST_IMAGES)
+        self._pixel_threshold_metric = AdaptiveThreshold(fields=["anomaly_map", "gt_mask"], strict=False)
         # With these limits the parent's normalisation is a division by the maximum, until validation has set others.
         self.image_min.fill_(0.0)
         self.image_max.fill_(score_maximum)
@@ -91,6 +106,7 @@ class LabelFreePostProcessor(PostProcessor):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets thresholds and limits; an explicit threshold wins over the one that ground truth gives."""
         super().on_validation_epoch_end(trainer, pl_module)
+        self._share_observations()
         if self.threshold is not None:
             self._image_threshold.fill_(self.threshold * self.score_maximum)
 
@@ -99,6 +115,7 @@ class LabelFreePostProcessor(PostProcessor):
         del pl_module
         if not (self.enable_thresholding and torch.isnan(self._image_threshold)):
             return
+        self._share_observations()
         limit: Any = torch.tensor(self._image_limit())
         if self.enable_normalization:
             limit = self._normalize(limit, self.image_min.cpu(), self.image_max.cpu(), self.image_threshold.cpu())
@@ -145,6 +162,13 @@ class LabelFreePostProcessor(PostProcessor):
             self._scores.extend(batch.pred_score.flatten().tolist())
         if batch.anomaly_map is not None:
             self._peaks.extend(batch.anomaly_map.flatten(1).amax(dim=1).tolist())
+
+    def _share_observations(self) -> None:
+        """Lets every process of a distributed run know the images that all have seen."""
+        for seen in (self._scores, self._peaks):
+            everything = gather(seen)
+            seen.clear()
+            seen.extend(everything)
 
     def _image_limit(self) -> float:
         if self.threshold is not None:
