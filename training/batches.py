@@ -23,6 +23,7 @@ _SWAPPED_COLOURS = 0.3
 _INVERTED = 0.08
 _NOISY = 0.5
 _BLURRED = 0.1
+_SHINING_THROUGH = (0.2, 0.5)
 _FULL_SCALE = 255
 
 
@@ -43,7 +44,12 @@ class Batch(NamedTuple):
 
 
 def draw_batch(
-    data: list[FamilyData], products: int, size: int, rng: np.random.Generator, strongest: float = 1.0
+    data: list[FamilyData],
+    products: int,
+    size: int,
+    rng: np.random.Generator,
+    strongest: float = 1.0,
+    blended_share: float = 0.0,
 ) -> Batch:
     """Draws a batch.
 
@@ -51,8 +57,9 @@ def draw_batch(
         data: The training set.
         products: Number of products.
         size: Side of the images.
-        strongest: Largest factor by which a defect may be strengthened, 1 or more.
         rng: Source of randomness.
+        strongest: Largest factor by which a defect may be strengthened, 1 or more.
+        blended_share: Share of the products that good ones of another family shine through, 0..1.
 
     Returns:
         The batch.
@@ -62,7 +69,12 @@ def draw_batch(
     families = rng.integers(len(data), size=products)
     pairs = np.empty((products, IMAGES_PER_PRODUCT), np.int64)
     for index, family in enumerate(families):
-        pairs[index] = _draw_product(data[family], images[index], masks[index], rng, strongest)
+        blended = rng.random() < blended_share
+        # What shines through also hides some of the defect.
+        hidden = float(rng.uniform(*_SHINING_THROUGH)) if blended else 0.0
+        pairs[index] = _draw_product(data[family], images[index], masks[index], rng, strongest / (1 - hidden))
+        if blended:
+            _blend(data[rng.integers(len(data))], images[index], pairs[index], hidden, rng)
     return Batch(images.reshape(-1, size, size, 3), masks.reshape(-1, size, size), families, pairs)
 
 
@@ -97,19 +109,21 @@ def _draw_product(
     count, pairs_there = family.images.shape[:2]
     product = rng.integers(count)
     order = rng.permutation(pairs_there)
-    chosen = np.concatenate([order[:2], order[:2] if rng.random() < _TWINS else order[2:4]])
+    twins = rng.random() < _TWINS
+    chosen = np.concatenate([order[:2], order[:2] if twins else order[2:4]])
     size = images.shape[1]
     side = _cut_side(size, rng)
     turn = int(rng.integers(8))
-    is_object = FAMILIES[family.name].is_object
-    corner = _corner(side, family.masks[product, chosen[2 + rng.integers(2)]], rng)
+    corners = [_corner(side, family.masks[product, pair], rng) for pair in chosen[2:]]
+    if FAMILIES[family.name].is_object:
+        # An object is compared with the same place of its like; a texture looks alike everywhere.
+        corners = [corners[rng.integers(2)]] * 2
+    elif not twins:
+        corners = [*(_corner(side, None, rng) for _ in range(2)), *corners]
     for place, pair in enumerate(chosen):
         defective = place // 2
         mask = family.masks[product, pair]
-        if not is_object:
-            # A texture looks alike everywhere; an object is compared with the same place of its like.
-            corner = _corner(side, mask if defective else None, rng)
-        row, column = corner
+        row, column = corners[place % len(corners)]
         cut = np.s_[row : row + side, column : column + side]
         good_image, defective_image = (each[cut] for each in family.images[product, pair])
         image = good_image
@@ -119,6 +133,22 @@ def _draw_product(
         if defective:
             masks[place] = _resized(_turned(mask[cut], turn), size)
     return chosen
+
+
+def _blend(
+    family: FamilyData, images: NDArray[np.uint8], pairs: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> None:
+    """Lets a product of another family shine through, in place: together they look like neither."""
+    product = rng.integers(len(family.images))
+    size = images.shape[1]
+    side = _cut_side(size, rng)
+    turn = int(rng.integers(8))
+    row, column = _corner(side, None, rng)
+    for place, pair in enumerate(pairs):
+        if not FAMILIES[family.name].is_object:
+            row, column = _corner(side, None, rng)
+        other = family.images[product, pair, 0, row : row + side, column : column + side]
+        cv2.addWeighted(images[place], 1 - share, _resized(_turned(other, turn), size), share, 0, dst=images[place])
 
 
 def strengthened(

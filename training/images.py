@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
+from dual_image_clip.adaptation import Adapters, adapt_tokens, initial_adapter
 from dual_image_clip.scoring import ScoreWeights
 from training.batches import IMAGES_PER_PRODUCT, Batch, add_pseudo_anomalies, cover_of_patches, draw_batch, photograph
 from training.data import IMAGE_SIZE, FamilyData
@@ -120,7 +121,7 @@ class ImageTraining:
         size = settings.window if in_windows else IMAGE_SIZE
         products = settings.window_products if in_windows else settings.full_products
         strongest = 1 + (settings.strongest_defects - 1) * (1 - self.step / settings.steps)
-        batch = draw_batch(self.data, products, size, rng, strongest)
+        batch = draw_batch(self.data, products, size, rng, strongest, settings.blended_share)
         add_pseudo_anomalies(batch, settings.pseudo_share, rng)
         step = self._losses(batch, rng)
         for optimizer in self.optimizers:
@@ -152,7 +153,13 @@ class ImageTraining:
         class_token, patch_tokens = (F.normalize(each.float(), dim=-1) for each in tokens[:2])
         axis, own_texts = self._draw_texts(batch, rng)
         axis = axis.repeat_interleave(IMAGES_PER_PRODUCT, dim=0) / weights.temperature
-        language = torch.einsum("bnd,bd->bn", patch_tokens, axis)
+        text_tokens = patch_tokens
+        if rng.random() < weights.adapted_share:
+            start = initial_adapter(patch_tokens.shape[-1], generator)
+            text_tokens = adapt_tokens(
+                patch_tokens, Adapters(*(each.expand(len(axis), *each.shape[1:]) for each in start))
+            )
+        language = torch.einsum("bnd,bd->bn", text_tokens, axis)
         class_logit = (class_token * axis).sum(dim=1)
         visual = reference_distances(patch_tokens, batch.pairs, weights.most_references, rng)
         as_grid = (len(language), grid, grid)
@@ -160,14 +167,14 @@ class ImageTraining:
         image = class_logit.sigmoid() + visual.amax(dim=1) + language.sigmoid().amax(dim=1)
         read = self.heads.logits
         losses = {
-            "language": dense_loss(language, labels),
-            "visual": dense_loss(read(visual, self.heads.visual), labels),
-            "joint": dense_loss(read(joint, self.heads.joint), labels),
+            "language": dense_loss(language, labels, weights.ranking),
+            "visual": dense_loss(read(visual, self.heads.visual), labels, weights.ranking),
+            "joint": dense_loss(read(joint, self.heads.joint), labels, weights.ranking),
             "image": ranking_loss(image.view(-1, IMAGES_PER_PRODUCT), labels, self.heads.image[0].clamp(1, 20))
             + balanced(read(image, self.heads.image), labels.images, labels.images_counted),
             "class_token": balanced(class_logit, labels.images, labels.images_counted),
             "contrast": self._contrast(class_token, own_texts, batch, labels.images),
-            "auxiliary": dense_loss(probe.float(), labels),
+            "auxiliary": dense_loss(probe.float(), labels, weights.ranking),
         }
         counted, shown = labels.counted > 0, labels.images_counted > 0
         patch_labels, image_labels = labels.patches[counted].int(), labels.images[shown].int()

@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from dual_image_clip.scoring import ScoreWeights
+from training.batches import IMAGES_PER_PRODUCT
 
 _COVERED = 0.05
 _LEAST_COVERED = 0.015
@@ -68,19 +69,21 @@ def balanced(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return 0.5 * (positive + negative)
 
 
-def dense_loss(logits: Tensor, labels: PatchLabels) -> Tensor:
-    """Loss of a map of logits: cross-entropy and dice over patches, cross-entropy over images by a soft maximum.
+def dense_loss(logits: Tensor, labels: PatchLabels, ranking: float) -> Tensor:
+    """Loss of a map of logits: of patches by cross-entropy, dice and rank, of images by a soft maximum.
 
     Args:
-        logits: ``(B, N)``.
+        logits: ``(P · 4, N)``, four images of each product.
         labels: What the patches show.
+        ranking: Weight of the ranks.
 
     Returns:
         A number.
     """
     # A crack of five patches must not drown in a stain of fifty.
     size = labels.patches.sum(dim=1, keepdim=True).clamp(min=1)
-    patch_loss = balanced(logits, labels.patches, labels.counted * torch.where(labels.patches > 0, size**-0.5, 1.0))
+    weights = labels.counted * torch.where(labels.patches > 0, size**-0.5, 1.0)
+    patch_loss = balanced(logits, labels.patches, weights)
     probability = logits.sigmoid() * labels.counted
     overlap = (probability * labels.patches).sum(dim=1)
     dice = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + labels.patches.sum(dim=1) + 1)
@@ -88,7 +91,35 @@ def dense_loss(logits: Tensor, labels: PatchLabels) -> Tensor:
     # The offset keeps an even map of logits near 0 from looking like a defect as a whole.
     soft_maximum = torch.logsumexp(logits, dim=1) - _EVEN_SHARE * math.log(logits.shape[1])
     image_loss = balanced(soft_maximum, labels.images, labels.images_counted)
-    return patch_loss + 0.3 * dice_loss + 0.3 * image_loss
+    loss = patch_loss + 0.3 * dice_loss + 0.3 * image_loss
+    if ranking:
+        image_ranks = ranking_loss(soft_maximum.view(-1, IMAGES_PER_PRODUCT), labels, torch.ones(()))
+        loss = loss + ranking * (patch_ranking_loss(logits, labels, weights) + 0.3 * image_ranks)
+    return loss
+
+
+def patch_ranking_loss(logits: Tensor, labels: PatchLabels, weights: Tensor) -> Tensor:
+    """How often, and by how much, a good patch scores above a defective one of the same product.
+
+    Products differ in how suspicious all of them looks; that is of no account to whoever inspects one product.
+
+    Args:
+        logits: ``(P · 4, N)``, four images of each product.
+        labels: What the patches show.
+        weights: Weight of each defective patch, ``(P · 4, N)``.
+
+    Returns:
+        A number.
+    """
+    by_product = logits.view(len(logits) // IMAGES_PER_PRODUCT, -1)
+    good = ((1 - labels.patches) * labels.counted).view_as(by_product)
+    defective = labels.patches > 0
+    product = (
+        torch.arange(len(by_product)).repeat_interleave(IMAGES_PER_PRODUCT).unsqueeze(1).expand_as(logits)[defective]
+    )
+    margin = logits[defective].unsqueeze(1) - by_product[product]
+    each = (F.softplus(-margin) * good[product]).sum(dim=1) / good[product].sum(dim=1).clamp(min=1)
+    return (each * weights[defective]).sum() / weights[defective].sum().clamp(min=1e-6)
 
 
 def joint_maps(visual_map: Tensor, language_map: Tensor, weights: ScoreWeights) -> Tensor:

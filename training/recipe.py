@@ -13,7 +13,7 @@ class DataRecipe:
         first_seed: Seed of the first category. Seeds below it are for validation and tests.
     """
 
-    products: int = 128
+    products: int = 256
     pairs: int = 4
     first_seed: int = 1000
 
@@ -35,9 +35,9 @@ class TowerRecipe:
     patch_size: int = 16
     width: int = 192
     layers: int = 5
-    head_width: int = 64
-    embed_dim: int = 128
-    text_width: int = 128
+    head_width: int = 96
+    embed_dim: int = 256
+    text_width: int = 64
     text_layers: int = 2
 
 
@@ -52,7 +52,7 @@ class TextRecipe:
         state_share: Length of an embedding's state part; that of its class part is 0.8.
     """
 
-    steps: int = 800
+    steps: int = 1200
     batch_size: int = 96
     learning_rate: float = 2e-3
     state_share: float = 0.6
@@ -70,6 +70,9 @@ class LossRecipe:
         class_token: Of the class token's text score.
         contrast: Of the contrastive loss between class tokens and texts.
         auxiliary: Of a linear probe on the ordinary path, which is thrown away afterwards.
+        ranking: Of the ranks of patches and images within a product, in the losses of all maps.
+        adapted_share: Share of the steps in which A^L looks at tokens behind an adapter that is not fitted yet, as the
+            test-time adaptation starts with.
         most_references: Largest number of references that a query is compared with.
         temperature: τ.
     """
@@ -81,6 +84,8 @@ class LossRecipe:
     class_token: float = 0.5
     contrast: float = 0.1
     auxiliary: float = 0.5
+    ranking: float = 1.0
+    adapted_share: float = 0.5
     most_references: int = 3
     temperature: float = 0.07
 
@@ -96,6 +101,7 @@ class ImageRecipe:
         window_products: Products in a batch of windows, four images each.
         full_products: Products in a batch of whole images.
         pseudo_share: Share of the products whose last image gets a pseudo anomaly in place of a drawn defect.
+        blended_share: Share of the products that a good product of another family shines through.
         strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 at the end.
         optimizer: ``adamw``, or ``muon`` for the matrices of the blocks.
         learning_rate: Peak learning rate.
@@ -104,17 +110,18 @@ class ImageRecipe:
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 6400
+    steps: int = 9000
     window_share: float = 0.75
     window: int = 160
     window_products: int = 8
     full_products: int = 4
     pseudo_share: float = 0.25
+    blended_share: float = 0.5
     strongest_defects: float = 3.0
     optimizer: str = "muon"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
-    warm_up: int = 100
+    warm_up: int = 200
     save_every: int = 200
 
 

@@ -5,6 +5,7 @@ same way whatever the class. Words that it was never shown have all-zero token e
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,28 @@ class PromptBook:
         return torch.cat([each.flatten() for pair in self.tokens.values() for each in pair]).unique()
 
 
-def design_targets(book: PromptBook, dim: int, state_share: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Where the embeddings of each word are to lie, ``(2, dim)`` of [normal, anomalous], length one."""
-    directions = torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0].T
-    state, generic = directions[-1], directions[-2]
+def design_targets(
+    words: Sequence[str], dim: int, text_width: int, state_share: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Where the embeddings of each word are to lie, ``(2, dim)`` of [normal, anomalous], length one.
+
+    Args:
+        words: The words.
+        dim: Width of the embedding space.
+        text_width: Width of the text tower, whose embeddings fill no more dimensions than that.
+        state_share: Length of an embedding's state part; that of its class part is 0.8.
+        generator: Source of randomness.
+
+    Returns:
+        The targets by word. All of them differ along the same axis, and classes are nearly orthogonal to each other.
+    """
+    axes = torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0].T
+    state, generic, *others = axes[: min(dim, text_width)]
+    own = F.normalize(torch.randn(len(words), len(others), generator=generator) @ torch.stack(others), dim=1)
     targets = {}
-    for number, word in enumerate(book.words):
-        own = directions[number % (dim - 2)]
-        about = generic if word in GENERIC else F.normalize(generic + own, dim=0)
-        targets[word] = F.normalize(
-            torch.stack([_CLASS_SHARE * about - state_share * state, _CLASS_SHARE * about + state_share * state]), dim=1
-        )
+    for word, direction in zip(words, own, strict=True):
+        about = _CLASS_SHARE * (generic if word in GENERIC else F.normalize(generic + direction, dim=0))
+        targets[word] = F.normalize(torch.stack([about - state_share * state, about + state_share * state]), dim=1)
     return targets
 
 
@@ -87,7 +99,8 @@ def fit_text_tower(clip: Any, book: PromptBook, recipe: Recipe) -> None:
     settings = recipe.text
     rng = np.random.default_rng([recipe.seed, 1])
     generator = torch.Generator().manual_seed(recipe.seed + 1)
-    targets = design_targets(book, clip.text_projection.shape[1], settings.state_share, generator)
+    text_width, dim = clip.text_projection.shape
+    targets = design_targets(book.words, dim, text_width, settings.state_share, generator)
     table = _CompactTable(clip, book, generator)
     parameters = [value for name, value in clip.named_parameters() if _belongs_to_text(name)]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)

@@ -85,16 +85,50 @@ def test_good_images_have_no_mask_and_defective_ones_mostly_have(drawn):
 
 def test_masks_lie_on_what_differs_between_twins(drawn):
     _, families = drawn
-    rng, seen = np.random.default_rng(4), 0
-    for _ in range(30):
-        batch = draw_batch([families[1]], 1, 240, rng)  # objects are all cut at the same place
-        if batch.pairs[0, 0] != batch.pairs[0, 2] or not batch.masks[2].any():
-            continue
-        change = np.abs(batch.images[2].astype(int) - batch.images[0]).max(axis=2)
-        mask = batch.masks[2] > 127
-        assert change[mask].mean() > 3 * change[~mask].mean()
-        seen += 1
+    for family in families:
+        rng, seen = np.random.default_rng(4), 0
+        for _ in range(30):
+            batch = draw_batch([family], 1, 240, rng)
+            if batch.pairs[0, 0] != batch.pairs[0, 2] or not batch.masks[2].any() or batch.masks[2].all():
+                continue
+            change = np.abs(batch.images[2].astype(int) - batch.images[0]).max(axis=2)
+            mask = batch.masks[2] > 127
+            assert change[mask].mean() > 3 * change[~mask].mean()
+            seen += 1
+        assert seen > 5
+
+
+def test_twins_are_cut_at_the_same_place(drawn):
+    _, families = drawn
+    rng, seen = np.random.default_rng(0), 0
+    for _ in range(40):
+        batch = draw_batch(families, 1, 160, rng)
+        if (batch.pairs[0, :2] == batch.pairs[0, 2:]).all():
+            good, defective, masks = batch.images[:2].astype(int), batch.images[2:], batch.masks[2:] > 0
+            assert np.abs(good - defective)[~masks].mean() < 2
+            seen += 1
     assert seen > 5
+
+
+def test_blended_products_show_both_families_and_keep_their_defects(drawn):
+    _, families = drawn
+    plain, blended = (draw_batch(families, 30, 160, np.random.default_rng(5), blended_share=share) for share in (0, 1))
+    assert not np.array_equal(plain.images, blended.images)
+    again = draw_batch(families, 30, 160, np.random.default_rng(5), blended_share=1)
+    np.testing.assert_array_equal(again.images, blended.images)
+    twins = [index for index, pairs in enumerate(blended.pairs) if (pairs[:2] == pairs[2:]).all()]
+    assert twins
+    inside, outside = [], []
+    for product in twins:
+        for place in (2, 3):
+            mask = blended.masks[4 * product + place] > 127
+            if mask.any() and not mask.all() and blended.families[product] == 1:
+                good = blended.images[4 * product + place - 2].astype(int)
+                change = np.abs(blended.images[4 * product + place] - good).max(axis=2)
+                inside.append(change[mask].mean())
+                outside.append(change[~mask].mean())
+    # The same other product shines through both twins only if it is an object; where it is a texture, it moves.
+    assert np.mean(inside) > np.mean(outside)
 
 
 def test_pseudo_anomaly_replaces_the_last_image_by_a_corrupted_good_one(drawn):

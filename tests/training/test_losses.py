@@ -14,6 +14,7 @@ from training.losses import (
     dense_loss,
     joint_maps,
     label_patches,
+    patch_ranking_loss,
     ranking_loss,
 )
 
@@ -53,10 +54,43 @@ def test_balanced_with_one_class_only_is_finite():
     assert float(found) == pytest.approx(0.5 * np.log(2), rel=1e-5)
 
 
-def test_dense_loss_falls_as_the_defect_lights_up():
-    labels = label_patches(torch.tensor([[0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.0, 0.0]]))
-    right = torch.tensor([[-3.0, -3.0, 3.0, -3.0], [-3.0, -3.0, -3.0, -3.0]])
-    assert dense_loss(right, labels) < dense_loss(torch.zeros_like(right), labels) < dense_loss(-right, labels)
+@pytest.mark.parametrize("ranking", [0.0, 1.0])
+def test_dense_loss_falls_as_the_defect_lights_up(ranking):
+    covered = torch.zeros(4, 4)
+    covered[2, 2] = 0.9
+    labels = label_patches(covered)
+    right = torch.where(covered > 0, 3.0, -3.0)
+    losses = [dense_loss(logits, labels, ranking) for logits in (right, torch.zeros_like(right), -right)]
+    assert losses == sorted(losses)
+    assert losses[0] < losses[1] < losses[2]
+
+
+@given(st.integers(0, 1000))
+def test_patch_ranking_loss_is_the_mean_over_pairs_of_one_product(seed):
+    rng = np.random.default_rng(seed)
+    covered = torch.from_numpy(rng.choice([0.0, 0.0, 0.0, 0.03, 0.5], size=(8, 6)))
+    logits, weights = (torch.from_numpy(rng.random((8, 6)) + 0.1) for _ in range(2))
+    labels = label_patches(covered)
+    total, weight = 0.0, 0.0
+    for image, patch in labels.patches.nonzero().tolist():
+        product = range(image // 4 * 4, image // 4 * 4 + 4)
+        good = [logits[i, j] for i in product for j in range(6) if labels.counted[i, j] and not labels.patches[i, j]]
+        if good:
+            total += weights[image, patch] * np.mean([np.log1p(np.exp(each - logits[image, patch])) for each in good])
+        weight += weights[image, patch]
+    found = float(patch_ranking_loss(logits, labels, weights))
+    assert found == pytest.approx(float(total / max(weight, 1e-6)), rel=1e-6)
+
+
+def test_patch_ranks_do_not_care_how_suspicious_a_whole_product_looks():
+    covered = torch.zeros(8, 5)
+    covered[2, 1] = covered[7, 3] = 0.5
+    labels, logits = label_patches(covered), torch.randn(8, 5)
+    shifted = logits + torch.tensor([5.0, -3.0]).repeat_interleave(4).unsqueeze(1)
+    weights = torch.ones(8, 5)
+    torch.testing.assert_close(
+        patch_ranking_loss(shifted, labels, weights), patch_ranking_loss(logits, labels, weights)
+    )
 
 
 def test_patches_that_are_neither_do_not_count():

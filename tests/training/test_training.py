@@ -15,7 +15,7 @@ from training import __main__ as command
 from training import data as data_module
 from training.images import ImageTraining, learning_rate, make_optimizers
 from training.recipe import Recipe
-from training.text import PromptBook, fit_text_tower
+from training.text import PromptBook, design_targets, fit_text_tower
 from training.tower import build
 
 FEW = ("weave", "nut", "pill")
@@ -115,6 +115,18 @@ def test_fitted_text_tells_states_apart_even_of_unknown_words(recipe, tmp_path):
     assert not clip.token_embedding.weight[unknown].any()
     assert clip.token_embedding.weight[tokenizer(["nut"])[0, 1]].any()
     assert clip.token_embedding.num_embeddings == 49408
+
+
+def test_targets_differ_along_one_axis_and_lie_in_reach_of_the_text_tower():
+    words = [f"word {number}" for number in range(40)] + ["object"]
+    targets = design_targets(words, 32, 12, 0.6, torch.Generator().manual_seed(0))
+    both = torch.stack([targets[word] for word in words])
+    torch.testing.assert_close(both.norm(dim=2), torch.ones(41, 2))
+    axes = F.normalize(both[:, 1] - both[:, 0], dim=1)
+    torch.testing.assert_close(axes @ axes[0], torch.ones(41))
+    assert torch.linalg.matrix_rank(both.flatten(0, 1), atol=1e-4) <= 12
+    classes = F.normalize(both.mean(dim=1), dim=1)
+    assert (classes @ classes.T).triu(1).max() < 0.999
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
