@@ -64,7 +64,10 @@ def run_job(
         with_examples: Whether to draw heatmaps, too.
 
     Yields:
-        Every row as soon as it is known, also of what failed; then examples; then what it took.
+        Every row as soon as it is known, also of what failed; then what it took; then examples.
+
+    Raises:
+        Exception: There are no examples, whatever the reason; the rows are complete.
     """
     start = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() and plan.gpus else "cpu")
@@ -72,6 +75,8 @@ def run_job(
     try:
         features = _open(plan, category, backbone)
     except Exception as error:
+        if not wanted:
+            raise
         yield from (_failed(plan, category, each, error) for each in wanted)
         return
     reading = time.perf_counter() - start
@@ -81,12 +86,14 @@ def run_job(
             if each.seed == seed:
                 keys[each.setting.key].add(_key(each))
                 yield _run(plan, category, each, features)
-        features.done_with_seed(seed)
-    alone = sum(reading + features.memo.seconds_alone(each) for each in keys.values())
-    spent = Spent(time.perf_counter() - start, alone)
+        # The examples are of the first seed.
+        if not with_examples or seed != plan.seeds[0]:
+            features.done_with_seed(seed)
+    if wanted:
+        alone = sum(reading + features.memo.seconds_alone(each) for each in keys.values())
+        yield Spent(time.perf_counter() - start, alone)
     if with_examples:
         yield Examples(category, choose_and_draw(features, Setting(OURS), plan.seeds[0], plan.examples, category))
-    yield spent
 
 
 def _open(plan: Plan, category: str, backbone: Backbone) -> CategoryFeatures:

@@ -122,23 +122,20 @@ class CategoryFeatures:
         """Patch tokens of pseudo-anomalous copies, ``(N, T · h · w, D)``, and which of them were corrupted."""
 
         def encode() -> tuple[Tensor, Tensor]:
-            generator = PseudoAnomalyGenerator(self._texture_dir, seed)
-            tokens, covered = [], []
-            for images in self.category.images.split(max(1, self._batch_size // self.layout.num_tiles)):
-                copies = generator(images)
-                tiles = split_into_tiles(self._normalised(copies.images), self.layout)
-                tokens.append(self._of_images(self._encoder.patch_tokens(tiles)).flatten(1, 3))
-                shares = patch_share(split_into_tiles(copies.masks, self.layout), self._encoder.patch_size)
-                covered.append(covered_patches(self._of_images(shares).flatten(1)))
-            return torch.cat(tokens), torch.cat(covered)
+            # All at once: what is drawn for an image depends on those that it is drawn with.
+            copies = PseudoAnomalyGenerator(self._texture_dir, seed)(self.category.images)
+            tiles = split_into_tiles(self._normalised(copies.images), self.layout).split(self._batch_size)
+            tokens = self._of_images(torch.cat([self._encoder.patch_tokens(some) for some in tiles]))
+            shares = patch_share(split_into_tiles(copies.masks, self.layout), self._encoder.patch_size)
+            return tokens.flatten(1, 3), covered_patches(self._of_images(shares).flatten(1)).to(tokens.device)
 
         return self.memo(("pseudo anomalies", seed), encode)
 
     def done_with_seed(self, seed: int) -> None:
-        """Forgets what belongs to a seed."""
+        """Forgets what belongs to a seed: all whose key ends with it."""
 
         def belongs(key: Hashable) -> bool:
-            return isinstance(key, tuple) and seed in key
+            return isinstance(key, tuple) and key[-1] == seed
 
         self.memo.forget(belongs)
 

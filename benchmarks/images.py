@@ -3,17 +3,19 @@
 import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import anomalib.data
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.data.utils import ValSplitMode
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from benchmarks.plan import DataSettings
-from dual_image_clip.image_files import restore_bit_depth
-from dual_image_clip.prompts import class_name_from_category
+from dual_image_clip.image_files import restore_bit_depth, unreadable_images
+from dual_image_clip.prompts import DEFAULT_CLASS_NAME, class_name_from_category
 
 _CATEGORIES = {
     "MVTecAD": "anomalib.data.datasets.image.mvtecad:CATEGORIES",
@@ -50,15 +52,19 @@ def all_categories(data: DataSettings) -> list[str]:
         Their names; for a datamodule without categories, such as ``Folder``, its own name.
 
     Raises:
-        ValueError: The datamodule is unknown, or it has categories that only its user knows.
+        ValueError: The datamodule is unknown, or it has categories that only its user knows, or none although some
+            are named.
     """
-    if data.categories:
-        return list(data.categories)
     datamodule = find_datamodule(data.name)
+    if data.categories:
+        if not _has_categories(datamodule):
+            msg = f"data.categories: {data.name} has none, so they would all be the same images"
+            raise ValueError(msg)
+        return list(data.categories)
     if data.name in _CATEGORIES:
         module, name = _CATEGORIES[data.name].split(":")
         return list(getattr(importlib.import_module(module), name))
-    if "category" in inspect.signature(datamodule).parameters:
+    if _has_categories(datamodule):
         msg = f"data.categories: name the categories of {data.name} that are to be measured"
         raise ValueError(msg)
     return [str(data.arguments.get("name", data.name))]
@@ -79,7 +85,7 @@ def find_datamodule(name: str) -> type[AnomalibDataModule]:
     module, _, short = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module) if module else anomalib.data, short)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError, ValueError):
         found = None
     if not (isinstance(found, type) and issubclass(found, AnomalibDataModule)):
         msg = f"data.name={name!r} is no anomalib datamodule; try MVTecAD, Visa, Folder or Procedural"
@@ -116,8 +122,12 @@ def load_images(data: DataSettings, category: str, size: int) -> CategoryImages:
     masks = None
     if any(item.gt_mask is not None for item in items):
         masks = torch.stack([_mask(item.gt_mask, height, width) for item in items])
-    class_name = class_name_from_category(category)
+    class_name = class_name_from_category(category) if _has_categories(type(datamodule)) else DEFAULT_CLASS_NAME
     return CategoryImages(images, labels, masks, [item.image_path for item in items], class_name)
+
+
+def _has_categories(datamodule: type[AnomalibDataModule]) -> bool:
+    return "category" in inspect.signature(datamodule).parameters
 
 
 def _make_datamodule(data: DataSettings, category: str) -> AnomalibDataModule:
@@ -125,8 +135,13 @@ def _make_datamodule(data: DataSettings, category: str) -> AnomalibDataModule:
     arguments = dict(data.arguments)
     if data.root is not None:
         arguments["root"] = data.root
-    if "category" in inspect.signature(datamodule).parameters:
+    parameters = inspect.signature(datamodule).parameters
+    if "category" in parameters:
         arguments["category"] = category
+    # Folder would keep one half of the test images, another in every process, for validation.
+    for name, value in (("val_split_mode", ValSplitMode.NONE), ("seed", 0)):
+        if name in parameters:
+            arguments.setdefault(name, value)
     try:
         return datamodule(**arguments)
     except TypeError as error:
@@ -135,11 +150,14 @@ def _make_datamodule(data: DataSettings, category: str) -> AnomalibDataModule:
 
 
 def _read(dataset: Any, index: int, size: int) -> Any:
-    path = dataset.samples.iloc[index].image_path
+    sample = dataset.samples.iloc[index]
+    path = sample.image_path
     try:
         item = dataset[index]
-    except (OSError, SyntaxError) as error:
-        msg = f"{path} cannot be read as an image: {error}"
+    except Exception as error:
+        files = [each for each in (path, sample.get("mask_path")) if each and Path(each).is_file()]
+        broken, reason = next(unreadable_images(files), (path, str(error)))
+        msg = f"{broken} cannot be read as an image: {reason}"
         raise OSError(msg) from None
     image: Any = item.image.unsqueeze(0)
     restore_bit_depth(ImageBatch(image=image, image_path=[path]))

@@ -169,7 +169,7 @@ def draw_partners(labels: Tensor, setting: Setting, seed: int) -> Tensor:
     if setting.partners == "any":
         return random_partners(len(labels), setting.num_references, generator)
     allowed = labels if setting.partners == "anomalous" else ~labels
-    fewest = int(allowed.sum()) - 1
+    fewest = max(0, int(allowed.sum()) - 1)
     if fewest < setting.num_references:
         msg = f"{setting.num_references} {setting.partners} partners are asked for, but some images have {fewest}"
         raise ValueError(msg)

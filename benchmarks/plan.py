@@ -1,15 +1,19 @@
 """What a benchmark run is to do: studies, settings, data and seeds, read from YAML and the command line."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+import dual_image_clip
 from benchmarks.report.study import Study
 from benchmarks.results import METRICS
+from dual_image_clip.backbone import EMBEDDED
 
 OURS = "ours"
 METHODS = ("clip", "winclip", "anoclip", "musc2", "musc", OURS)
@@ -58,6 +62,7 @@ _RELEVANT = {
     OURS: tuple(each.name for each in fields(Setting) if each.name != "method"),
     "anoclip": ("adaptation_steps",),
 }
+_NUMBERS = tuple(each.name for each in fields(Setting) if each.name not in {"method", "partners"})
 
 
 @dataclass
@@ -79,7 +84,7 @@ class StudySettings:
     metrics: list[str] = field(default_factory=lambda: list(METRICS))
     rows: dict[str, Setting] = field(default_factory=dict)
     order: list[list[str]] = field(default_factory=list)
-    published: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     x_label: str = ""
 
 
@@ -111,10 +116,10 @@ class Plan:
         seeds: Seeds of pairing, pseudo anomalies and adapters.
         backbone: An architecture of open_clip, or the embedded checkpoint.
         pretrained: Its weights: tag, file, or the embedded checkpoint.
-        class_name: What the images show; without one, the category.
+        class_name: What the images show; without one, the category, or "object" where the datamodule has none.
         texture_dir: Folder of textures for the pseudo anomalies; without one, they are made from the image itself.
         batch_size: Images in a tower pass.
-        examples: Images of each category on the sheet of heatmaps, half of them successes; 0 for none.
+        examples: Images of each category on the sheet of heatmaps, half of them successes; 0 for none, else 2 or more.
         engine: ``local`` or ``ray``.
         ray_address: Address of a Ray cluster, ``auto`` for the one that this machine belongs to; without one, Ray is
             started on this machine.
@@ -167,6 +172,8 @@ class Plan:
         """
         data = {"name": self.data.name, "root": self.data.root, "arguments": self.data.arguments}
         weights = Path(self.pretrained) if self.pretrained else None
+        if self.pretrained == EMBEDDED:
+            weights = Path(dual_image_clip.__file__).parent / "embedded" / f"{EMBEDDED}.safetensors"
         return OmegaConf.to_yaml(
             {
                 "data": data,
@@ -193,56 +200,124 @@ def read_plan(path: Path, changes: list[str]) -> Plan:
         ValueError: A file is missing or no YAML, or a key or value is not what it should be.
     """
     try:
-        changed = OmegaConf.from_dotlist(changes)
+        changed = _parse_changes(changes)
         own = _load(path)
-        included = [_load(path.parent / name) for name in own.get("include", [])]
+        included = [_load(path.parent / str(name)) for name in _included(own, path)]
         # Included files give their studies; all else is this file's.
         studies = OmegaConf.merge(*(OmegaConf.create({"studies": each.get("studies", {})}) for each in included), {})
         defaults = {"output": f"results/benchmarks/{path.stem}"}
         merged = OmegaConf.merge(OmegaConf.structured(Plan), studies, defaults, own, changed)
         plan: Any = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        msg = f"{path}: {str(error).splitlines()[0]}"
+    except (OmegaConfBaseException, YAMLError) as error:
+        key = getattr(error, "full_key", None)
+        msg = f"{path}: {f'{key}: ' if key else ''}{' '.join(str(error).partition('full_key:')[0].split())}"
         raise ValueError(msg) from None
+    names_a_file = plan.pretrained and (Path(plan.pretrained).suffix or Path(plan.pretrained).is_file())
+    if plan.backbone == EMBEDDED and plan.pretrained and not names_a_file:
+        # As load_backbone has it: a tag is ignored, for the embedded weights are the only ones there are.
+        plan.pretrained = EMBEDDED
     _check(plan, path)
     return plan
+
+
+def _parse_changes(changes: list[str]) -> DictConfig:
+    for change in changes:
+        try:
+            if "include" in OmegaConf.from_dotlist([change]):
+                msg = f"{change}: include belongs into the file"
+                raise ValueError(msg)
+        except YAMLError as error:
+            msg = f"{change}: {' '.join(str(error).split())}"
+            raise ValueError(msg) from None
+    return OmegaConf.from_dotlist(changes)
 
 
 def _load(path: Path) -> DictConfig:
     if not path.is_file():
         msg = f"{path}: there is no such file"
         raise ValueError(msg)
-    content = OmegaConf.load(path)
+    try:
+        content = OmegaConf.load(path)
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+        raise ValueError(msg) from None
     if not isinstance(content, DictConfig):
         msg = f"{path}: expected key: value, got {type(content).__name__}"
         raise ValueError(msg)
     return content
 
 
+def _included(own: DictConfig, path: Path) -> ListConfig:
+    names = own.get("include") or ListConfig([])
+    if not isinstance(names, ListConfig):
+        msg = f"{path}: include is {names!r}; expected a list of YAML files"
+        raise ValueError(msg)
+    return names
+
+
 def _check(plan: Plan, path: Path) -> None:
+    try:
+        _check_choices(plan)
+        _check_numbers(plan)
+        _check_the_rest(plan)
+        plan.studies_to_report()
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ValueError(msg) from None
+
+
+def _check_choices(plan: Plan) -> None:
     for what, value, choices in (
         ("engine", plan.engine, ENGINES),
         *((f"studies.{name}.layout", study.layout, ("table", "curve")) for name, study in plan.studies.items()),
-        *((f"{setting.key}.method", setting.method, METHODS) for setting in plan.settings.values()),
-        *((f"{setting.key}.partners", setting.partners, PARTNERS) for setting in plan.settings.values()),
         *((f"studies.{name}.metrics", each, METRICS) for name, study in plan.studies.items() for each in study.metrics),
+        *((f"{name}.method", row.method, METHODS) for name, row in _rows(plan)),
+        *((f"{name}.partners", row.partners, PARTNERS) for name, row in _rows(plan)),
     ):
         if value not in choices:
-            msg = f"{path}: {what} is {value!r}; expected one of {', '.join(choices)}"
+            msg = f"{what} is {value!r}; expected one of {', '.join(choices)}"
             raise ValueError(msg)
+
+
+def _check_numbers(plan: Plan) -> None:
     for what, number, least in (
         ("cpus", plan.cpus, 1),
         ("batch_size", plan.batch_size, 1),
         ("gpus", plan.gpus, 0),
         ("examples", plan.examples, 0),
         ("number of seeds", len(plan.seeds), 1),
+        *(("seeds", seed, 0) for seed in plan.seeds),
         ("number of studies", len(plan.studies), 1),
-        *((f"{setting.key}.num_references", setting.num_references, 0) for setting in plan.settings.values()),
-        *((f"{setting.key}.adaptation_steps", setting.adaptation_steps, 0) for setting in plan.settings.values()),
+        *((f"number of studies.{name}.rows", len(study.rows), 1) for name, study in plan.studies.items()),
+        *((f"{name}.{each}", getattr(row, each), 0) for name, row in _rows(plan) for each in _NUMBERS),
     ):
-        if number < least:
-            msg = f"{path}: {what} is {number}; expected {least} or more"
+        # So that NaN is refused, too.
+        if not number >= least:
+            msg = f"{what} is {number}; expected {least} or more"
             raise ValueError(msg)
+
+
+def _check_the_rest(plan: Plan) -> None:
+    for what, values in (("seeds", plan.seeds), ("data.categories", plan.data.categories or [])):
+        if len(set(values)) < len(values):
+            msg = f"{what} names something twice: {', '.join(map(str, values))}"
+            raise ValueError(msg)
+    if plan.examples == 1:
+        msg = "examples is 1; expected 0, or 2 and more, of which half are successes"
+        raise ValueError(msg)
+    if plan.texture_dir is not None and not Path(plan.texture_dir).is_dir():
+        msg = f"texture_dir is {plan.texture_dir!r}; there is no such folder"
+        raise ValueError(msg)
+    if plan.pretrained == EMBEDDED and plan.backbone != EMBEDDED:
+        # load_backbone would take the embedded checkpoint, and the report would name the other.
+        msg = f"backbone is {plan.backbone!r}, but pretrained is {EMBEDDED!r}; give pretrained a tag, a file or null"
+        raise ValueError(msg)
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, Setting]]:
+    for name, study in plan.studies.items():
+        for label, row in study.rows.items():
+            yield f"studies.{name}.rows.{label}", row
 
 
 def _digest(path: Path) -> str:

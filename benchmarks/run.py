@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from benchmarks.plan import Plan, read_plan
 from benchmarks.report.sheet import draw_sheet
 from benchmarks.report.writer import write_report
 from benchmarks.results import ResultsFile, Row
-from dual_image_clip.backbone import load_backbone
+from dual_image_clip.backbone import Backbone, load_backbone
 
 TIMES = "times.jsonl"
 _COLUMNS = (
@@ -74,14 +75,37 @@ def run(plan: Plan, console: Console) -> tuple[Path, int]:
     studies = plan.studies_to_report()
     categories = all_categories(plan.data)
     description = plan.description()
-    results = ResultsFile(output / "results.jsonl", hashlib.sha256(description.encode()).hexdigest()[:16], description)
+    path = output / "results.jsonl"
+    # A run that cannot begin must not leave a file behind that refuses the mended one.
+    backbone = None if path.is_file() else load_weights(plan)
+    results = ResultsFile(path, hashlib.sha256(description.encode()).hexdigest()[:16], description)
     jobs = missing_jobs(plan, categories, results, output)
     if jobs:
-        run_jobs(plan, jobs, results, console, output)
+        run_jobs(plan, jobs, backbone or load_weights(plan), results, console, output)
     rows = [row for row in results.rows() if _belongs(row, plan, categories)]
     sheets = [path for path in (sheet_of(output, category) for category in categories) if path.is_file()]
     context = _context(plan, len(categories), read_spent(output / TIMES))
     return write_report(studies, rows, output, context, sheets), sum(row.error is not None for row in rows)
+
+
+def load_weights(plan: Plan) -> Backbone:
+    """Loads the plan's CLIP model.
+
+    Args:
+        plan: The run.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The architecture or tag is unknown, the tower is no plain ViT, or the file is no checkpoint for it.
+        OSError: The weights are not to be had.
+    """
+    try:
+        return load_backbone(plan.backbone, plan.pretrained)
+    except TypeError as error:
+        msg = f"backbone={plan.backbone!r}: {error}"
+        raise ValueError(msg) from None
 
 
 def missing_jobs(plan: Plan, categories: list[str], results: ResultsFile, output: Path) -> list[Job]:
@@ -111,17 +135,19 @@ def missing_jobs(plan: Plan, categories: list[str], results: ResultsFile, output
     return jobs
 
 
-def run_jobs(plan: Plan, jobs: list[Job], results: ResultsFile, console: Console, output: Path) -> None:
+def run_jobs(
+    plan: Plan, jobs: list[Job], backbone: Backbone, results: ResultsFile, console: Console, output: Path
+) -> None:
     """Runs jobs and keeps every row as soon as it is there.
 
     Args:
         plan: The run.
         jobs: The jobs.
+        backbone: The CLIP model.
         results: Where rows are appended.
         console: Where progress is shown.
         output: Folder of the sheets, and of a file that says what each job took.
     """
-    backbone = load_backbone(plan.backbone, plan.pretrained)
     pending = {job.category: {(each.setting.key, each.seed) for each in job.wanted} for job in jobs}
     with Progress(*_COLUMNS, console=console) as progress:
         task = progress.add_task("rows", total=sum(map(len, pending.values())))
@@ -140,8 +166,10 @@ def run_jobs(plan: Plan, jobs: list[Job], results: ResultsFile, console: Console
                     file.write(json.dumps(outcome) + "\n")
             else:
                 # The job as a whole broke down; its rows say so.
+                reason = f"{type(outcome).__name__}: {outcome}"
+                if not pending[job.category]:
+                    console.print(f"{job.category}: no heatmaps: {reason}", markup=False, soft_wrap=True)
                 for setting, seed in pending.pop(job.category):
-                    reason = f"{type(outcome).__name__}: {outcome}"
                     results.append(Row(plan.data.name, job.category, setting, seed, {}, 0.0, reason))
                     progress.advance(task)
                 pending[job.category] = set()
@@ -157,7 +185,12 @@ def read_spent(path: Path) -> list[Spent]:
         A value for each job that came to its end.
     """
     lines = path.read_text().splitlines() if path.is_file() else []
-    return [Spent(*json.loads(line)) for line in lines]
+    spent = []
+    for line in lines:
+        # A line may be torn by a crash; it is worth less than the run.
+        with suppress(ValueError, TypeError):
+            spent.append(Spent(*json.loads(line)))
+    return spent
 
 
 def sheet_of(output: Path, category: str) -> Path:
