@@ -121,7 +121,9 @@ class ImageTraining:
         size = settings.window if in_windows else IMAGE_SIZE
         products = settings.window_products if in_windows else settings.full_products
         strongest = 1 + (settings.strongest_defects - 1) * (1 - self.step / settings.steps)
-        batch = draw_batch(self.data, products, size, rng, strongest, settings.blended_share)
+        # Blends make the families many; the end belongs to products as they are.
+        blended_share = settings.blended_share if in_windows else 0.0
+        batch = draw_batch(self.data, products, size, rng, strongest, blended_share)
         add_pseudo_anomalies(batch, settings.pseudo_share, rng)
         step = self._losses(batch, rng)
         for optimizer in self.optimizers:

@@ -101,7 +101,7 @@ class ImageRecipe:
         window_products: Products in a batch of windows, four images each.
         full_products: Products in a batch of whole images.
         pseudo_share: Share of the products whose last image gets a pseudo anomaly in place of a drawn defect.
-        blended_share: Share of the products that a good product of another family shines through.
+        blended_share: Share of the products in windows that a good product of another family shines through.
         strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 at the end.
         optimizer: ``adamw``, or ``muon`` for the matrices of the blocks.
         learning_rate: Peak learning rate.
