@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.features import CategoryFeatures
-from benchmarks.images import CategoryImages, load_images
+from benchmarks.images import CategoryImages, load_golden_images, load_images
 from benchmarks.measure import measure
 from benchmarks.methods import adapted_map, depends_on_seed, language_map, reference_map, score
 from benchmarks.plan import OURS, Plan, Setting
@@ -100,7 +100,14 @@ def _open(plan: Plan, category: str, backbone: Backbone) -> CategoryFeatures:
     images = load_images(plan.data, category, min(backbone.image_size))
     if plan.class_name:
         images = images._replace(class_name=plan.class_name)
-    return CategoryFeatures(images, backbone, plan.batch_size, plan.texture_dir)
+    size = (images.images.shape[-2], images.images.shape[-1])
+    return CategoryFeatures(
+        images,
+        backbone,
+        plan.batch_size,
+        plan.texture_dir,
+        lambda count, seed: load_golden_images(plan.data, category, count, seed, size),
+    )
 
 
 def _key(wanted: Wanted) -> Hashable:

@@ -29,6 +29,7 @@ class CategoryFeatures:
         backbone: The CLIP model, on the device to be used.
         batch_size: Tiles in a tower pass.
         texture_dir: Folder of textures for the pseudo anomalies.
+        load_golden_images: Gives so many good images of the test images' size, drawn by a seed, ``(K, 3, H, W)``.
 
     Attributes:
         memo: Keeps what has been computed, and what it took.
@@ -36,7 +37,12 @@ class CategoryFeatures:
     """
 
     def __init__(
-        self, category: CategoryImages, backbone: Backbone, batch_size: int, texture_dir: str | None = None
+        self,
+        category: CategoryImages,
+        backbone: Backbone,
+        batch_size: int,
+        texture_dir: str | None = None,
+        load_golden_images: Callable[[int, int], Tensor] | None = None,
     ) -> None:
         self.category = category
         self.backbone = backbone
@@ -44,6 +50,7 @@ class CategoryFeatures:
         self.layout = tile_layout((category.images.shape[-2], category.images.shape[-1]), backbone.image_size)
         self._batch_size = batch_size
         self._texture_dir = texture_dir
+        self._load_golden_images = load_golden_images
         self._encoder = DualPathEncoder(backbone.clip.visual)
 
     def __len__(self) -> int:
@@ -130,6 +137,27 @@ class CategoryFeatures:
             return tokens.flatten(1, 3), covered_patches(self._of_images(shares).flatten(1)).to(tokens.device)
 
         return self.memo(("pseudo anomalies", seed), encode)
+
+    def golden_patch_tokens(self, count: int, seed: int) -> Tensor:
+        """Patch tokens of good training images, ``(K, T · h · w, D)``.
+
+        Args:
+            count: Number of images.
+            seed: Seed of their choice.
+
+        Raises:
+            ValueError: There is nowhere to take them from, or there are not so many.
+        """
+
+        def encode() -> Tensor:
+            if self._load_golden_images is None:
+                msg = "k_shot needs training images, but there are none"
+                raise ValueError(msg)
+            tiles = split_into_tiles(self._normalised(self._load_golden_images(count, seed)), self.layout)
+            tokens = torch.cat([self._encoder.patch_tokens(some) for some in tiles.split(self._batch_size)])
+            return self._of_images(tokens).flatten(1, 3)
+
+        return self.memo(("golden images", count, seed), encode)
 
     def done_with_seed(self, seed: int) -> None:
         """Forgets what belongs to a seed: all whose key ends with it."""

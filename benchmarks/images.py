@@ -126,6 +126,35 @@ def load_images(data: DataSettings, category: str, size: int) -> CategoryImages:
     return CategoryImages(images, labels, masks, [item.image_path for item in items], class_name)
 
 
+def load_golden_images(data: DataSettings, category: str, count: int, seed: int, image_size: tuple[int, int]) -> Tensor:
+    """Reads some good images of the training set.
+
+    Args:
+        data: The images' settings.
+        category: The category.
+        count: Number of images.
+        seed: Seed of the choice.
+        image_size: Height and width of the test images.
+
+    Returns:
+        RGB in 0..1, ``(count, 3, H, W)``.
+
+    Raises:
+        ValueError: There are not so many.
+        OSError: A file cannot be read; the message names it.
+    """
+    datamodule = _make_datamodule(data, category)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    dataset: Any = datamodule.train_data
+    if len(dataset) < count:
+        msg = f"k_shot={count}, but {data.name} {category} has {len(dataset)} training images"
+        raise ValueError(msg)
+    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    items = [_read(dataset, index, min(image_size)) for index in chosen]
+    return torch.stack([resize(item.image, list(image_size), antialias=True) for item in items])
+
+
 def _has_categories(datamodule: type[AnomalibDataModule]) -> bool:
     return "category" in inspect.signature(datamodule).parameters
 

@@ -17,12 +17,13 @@ from dual_image_clip.adaptation import (
 from dual_image_clip.references import random_partners
 from dual_image_clip.scoring import (
     ScoreWeights,
+    aggregate_references,
     fuse_maps,
     fuse_scores,
     joint_anomaly_map,
     text_anomaly_score,
     upsample_map,
-    visual_anomaly_map,
+    visual_anomaly_maps,
 )
 from dual_image_clip.tiling import merge_tiles
 
@@ -32,7 +33,7 @@ _AT_ONCE = 16
 def depends_on_seed(setting: Setting) -> bool:
     """Whether another seed gives other scores."""
     if setting.method == OURS:
-        return setting.num_references > 0 or setting.adaptation_steps > 0
+        return bool(setting.num_references or setting.k_shot or setting.adaptation_steps)
     return setting.method == "musc2" or (setting.method == "anoclip" and setting.adaptation_steps > 0)
 
 
@@ -106,22 +107,22 @@ def language_map(features: CategoryFeatures) -> Tensor:
 
 
 def reference_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tensor | None:
-    """A^V of every image against its partners (Eq. 5), ``(N, T · h, w)``, or ``None`` where there are none."""
-    if not setting.num_references:
+    """A^V of every image against its references (Eq. 5), ``(N, T · h, w)``, or ``None`` where there are none."""
+    if not setting.num_references and not setting.k_shot:
         return None
 
     def compare() -> Tensor:
         tokens = features.two_paths.patch_tokens
         patches = tokens.flatten(1, 2)
         partners = draw_partners(features.category.labels, setting, seed)
-        return torch.cat(
-            [
-                visual_anomaly_map(some, patches[theirs].flatten(1, 2))
-                for some, theirs in zip(tokens.split(_AT_ONCE), partners.split(_AT_ONCE), strict=True)
-            ]
-        )
+        golden = features.golden_patch_tokens(setting.k_shot, seed) if setting.k_shot else patches[:0]
+        maps = []
+        for some, theirs in zip(tokens.split(_AT_ONCE), partners.split(_AT_ONCE), strict=True):
+            references = [*patches[theirs].unbind(dim=1), *(each.expand(len(some), -1, -1) for each in golden)]
+            maps.append(aggregate_references(visual_anomaly_maps(some, references), setting.aggregation))
+        return torch.cat(maps)
 
-    return features.memo(("A^V", setting.num_references, setting.partners, seed), compare)
+    return features.memo(("A^V", *_reference_key(setting), seed), compare)
 
 
 def adapted_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tensor:
@@ -147,8 +148,12 @@ def adapted_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tens
             maps.append(adapted_scores(task.tokens, fit_adapters(start, task, settings), task))
         return torch.cat(maps).view_as(joint)
 
-    key = ("A^T", setting.num_references, setting.partners, setting.adaptation_steps)
-    return features.memo((*key, setting.learning_rate, setting.beta, seed), adapt)
+    key = ("A^T", *_reference_key(setting), setting.adaptation_steps, setting.learning_rate, setting.beta, seed)
+    return features.memo(key, adapt)
+
+
+def _reference_key(setting: Setting) -> tuple[int, str, int, str]:
+    return setting.num_references, setting.partners, setting.k_shot, setting.aggregation
 
 
 def draw_partners(labels: Tensor, setting: Setting, seed: int) -> Tensor:

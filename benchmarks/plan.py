@@ -18,6 +18,7 @@ from dual_image_clip.backbone import EMBEDDED
 OURS = "ours"
 METHODS = ("clip", "winclip", "anoclip", "musc2", "musc", OURS)
 PARTNERS = ("any", "normal", "anomalous")
+AGGREGATIONS = ("minimum", "lowest_third", "median")
 ENGINES = ("local", "ray")
 
 
@@ -29,6 +30,8 @@ class Setting:
         method: One of :data:`METHODS`.
         num_references: Partners of each image; for ``ours``.
         partners: Which images may be partners: ``any``, or by their label ``normal`` or ``anomalous`` (Fig. 5b).
+        k_shot: Good training images that are references of every image, beside its partners; for ``ours``.
+        aggregation: How several references are taken together, as in the model.
         lambda_1: λ₁ of Eq. 12.
         lambda_2: λ₂ of Eq. 12.
         lambda_3: λ₃ of Eq. 13.
@@ -42,6 +45,8 @@ class Setting:
     method: str = MISSING
     num_references: int = 1
     partners: str = "any"
+    k_shot: int = 0
+    aggregation: str = "minimum"
     lambda_1: float = 1.0
     lambda_2: float = 1.5
     lambda_3: float = 1.0
@@ -62,7 +67,7 @@ _RELEVANT = {
     OURS: tuple(each.name for each in fields(Setting) if each.name != "method"),
     "anoclip": ("adaptation_steps",),
 }
-_NUMBERS = tuple(each.name for each in fields(Setting) if each.name not in {"method", "partners"})
+_NUMBERS = tuple(each.name for each in fields(Setting) if each.type in {int, float, "int", "float"})
 
 
 @dataclass
@@ -273,6 +278,7 @@ def _check_choices(plan: Plan) -> None:
         *((f"studies.{name}.metrics", each, METRICS) for name, study in plan.studies.items() for each in study.metrics),
         *((f"{name}.method", row.method, METHODS) for name, row in _rows(plan)),
         *((f"{name}.partners", row.partners, PARTNERS) for name, row in _rows(plan)),
+        *((f"{name}.aggregation", row.aggregation, AGGREGATIONS) for name, row in _rows(plan)),
     ):
         if value not in choices:
             msg = f"{what} is {value!r}; expected one of {', '.join(choices)}"

@@ -6,7 +6,7 @@ import torch
 from drawn_data import draw_plate, make_category, save
 from PIL import Image
 
-from benchmarks.images import all_categories, find_datamodule, load_images
+from benchmarks.images import all_categories, find_datamodule, load_golden_images, load_images
 from benchmarks.plan import DataSettings
 
 SIZE = 64
@@ -64,6 +64,20 @@ def test_images_of_other_shapes_are_stretched_to_the_largest_with_their_masks(tm
     assert category.images.shape == (9, 3, 102, 96)
     assert category.masks.shape == (9, 102, 96)
     assert_defects_lie_in_their_masks(category)
+
+
+def test_golden_images_are_good_ones_of_the_training_set(mvtec):
+    size = (SIZE, SIZE + 20)
+    golden = load_golden_images(mvtec, "bottle", 3, 0, size)
+    assert golden.shape == (3, 3, *size)
+    assert not (golden.mean(dim=1) < 60 / 255).any()
+    assert golden.equal(load_golden_images(mvtec, "bottle", 3, 0, size))
+    assert not golden.equal(load_golden_images(mvtec, "bottle", 3, 1, size))
+    test_images = load_images(mvtec, "bottle", SIZE).images
+    square = load_golden_images(mvtec, "bottle", 4, 0, (SIZE, SIZE))
+    assert torch.cdist(square.flatten(1), test_images.flatten(1)).min() > 0
+    with pytest.raises(ValueError, match=r"k_shot=5, but .* bottle has 4 training images"):
+        load_golden_images(mvtec, "bottle", 5, 0, size)
 
 
 def test_sixteen_bits_are_not_clipped_to_white(mvtec):

@@ -49,6 +49,28 @@ def test_our_scores_are_those_of_the_model_on_one_batch(name, seed, features):
     assert scores.maps.std() > 0.01
 
 
+@pytest.mark.parametrize("aggregation", ["minimum", "median"])
+@pytest.mark.parametrize("num_references", [0, 2])
+def test_golden_references_are_those_of_the_model(num_references, aggregation, features, embedded, plates):
+    category = features.category
+    golden = plates(3, *category.images.shape[-2:]).images.flip(-1)
+    arguments = {"num_references": num_references, "aggregation": aggregation}
+    model = DualImageCLIP("plate", backbone=EMBEDDED, **arguments)
+    model.set_class_name("plate")
+    mean, std = torch.tensor(embedded.image_mean), torch.tensor(embedded.image_std)
+    model.model.set_golden_images([normalize(image[None], mean, std) for image in golden])
+    expected = model.model(normalize(category.images, mean, std), category.paths)
+    with_golden = CategoryFeatures(category, embedded, 3, load_golden_images=lambda count, _: golden[:count])
+    scores = score(with_golden, Setting("ours", k_shot=3, **arguments), 0)
+    torch.testing.assert_close(scores.maps, expected.anomaly_map, atol=2e-4, rtol=0)
+    torch.testing.assert_close(scores.images, expected.pred_score, atol=2e-4, rtol=0)
+
+
+def test_golden_references_need_training_images(tiny, plates):
+    with pytest.raises(ValueError, match="k_shot needs training images"):
+        score(CategoryFeatures(plates(4, 64, 64), tiny, 32), Setting("ours", k_shot=1), 0)
+
+
 @pytest.mark.parametrize("width", [64, 100])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_scores_every_image_and_pixel(method, width, tiny, plates):

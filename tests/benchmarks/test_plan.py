@@ -36,7 +36,7 @@ def published(name, label, metric, dataset="MVTecAD"):
 
 
 def test_there_is_a_file_for_every_study_and_no_other():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*STUDIES, "demo", "anomalib_pipeline"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*STUDIES, "references", "demo", "anomalib_pipeline"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -140,16 +140,28 @@ def test_tables_of_the_supplement():
     assert published("supplement_table2", "λ₃ 1, λ₄ 2, λ₅ 1", "image_AUPR") == 94.8
 
 
+def test_several_references_and_golden_ones_are_compared_on_equal_numbers():
+    studies = read("references").studies
+    assert {row.aggregation for row in studies["aggregation"].rows.values()} == {"minimum", "lowest_third", "median"}
+    for study in studies.values():
+        for label, row in study.rows.items():
+            named = sum(int(word) for word in label.split() if word.isdigit())
+            assert named == row.num_references + row.k_shot
+
+
 def test_the_demo_has_every_study_and_needs_no_download():
     plan = read("demo")
-    assert list(plan.studies) == [*STUDIES]
+    ours = read("references").studies
+    assert list(plan.studies) == [*STUDIES, *ours]
     for name in STUDIES:
         assert plan.studies[name] == read(name).studies[name]
+    for name, study in ours.items():
+        assert plan.studies[name] == study
     assert (plan.backbone, plan.pretrained, plan.data.name) == (EMBEDDED, EMBEDDED, "Procedural")
     assert len(plan.data.categories) == 8
     # "Ours+" is in every study, and is run once.
-    assert len(plan.settings) == 30
-    assert sum(len(study.rows) for study in plan.studies.values()) == 42
+    assert len(plan.settings) == 36
+    assert sum(len(study.rows) for study in plan.studies.values()) == 52
 
 
 def test_a_change_of_the_command_line_wins():
