@@ -99,11 +99,11 @@ def tokens_of(*names: str, patches: int = PATCHES) -> Tensor:
     return (numbers[:, None] + place)[..., None].expand(-1, -1, DIM).clone()
 
 
-def images_in(references: Tensor | None, patches: int = PATCHES) -> list[list[str]]:
+def images_in(references: list[Tensor], patches: int = PATCHES) -> list[list[str]]:
     """Which images the references of each image of a batch are, in order, after checking that they are complete."""
-    if references is None:
+    if not references:
         return []
-    images = references.unflatten(1, (-1, patches))
+    images = torch.stack(references, dim=1)
     numbers = images[:, :, 0, 0].round().int().tolist()
     for row, of_row in zip(images, numbers, strict=True):
         assert torch.equal(row, tokens_of(*map(str, of_row), patches=patches))
@@ -198,9 +198,9 @@ def test_memory_is_a_copy():
 def test_remembered_image_may_have_another_size():
     pool = ReferencePool(num_references=2, seed=0)
     pool.remember(tokens_of("1", patches=5), ["1"])
-    references = pool.select(**named("2", "3"))
-    assert references.shape == (2, PATCHES + 5, DIM)
-    assert torch.equal(references[:, PATCHES:], tokens_of("1", "1", patches=5))
+    other, remembered = pool.select(**named("2", "3"))
+    assert torch.equal(other, tokens_of("3", "2"))
+    assert torch.equal(remembered, tokens_of("1", "1", patches=5))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_reset_repeats_a_run_bit_for_bit():
     first = run()
     assert run() != first
     pool.reset()
-    assert pool.select(**named("1")) is None
+    assert pool.select(**named("1")) == []
     pool.reset()
     assert run() == first
 
@@ -269,11 +269,11 @@ def test_reset_repeats_a_run_bit_for_bit():
 def test_no_references_wanted(batch):
     pool = ReferencePool(num_references=0, seed=0)
     pool.remember(**named("8", "9"))
-    assert pool.select(**named(*batch)) is None
+    assert pool.select(**named(*batch)) == []
     assert pool.shortage(len(batch), batch) == 0
     # Nothing was kept for nothing.
     pool.num_references = 1
-    assert pool.select(**named("7")) is None
+    assert pool.select(**named("7")) == []
 
 
 # shuffle_samples
@@ -378,8 +378,8 @@ def partners_over_a_run(dataset: AnomalibDataset, seed: int) -> list[tuple[int, 
     for first in range(0, len(numbers), BATCH):
         batch = numbers[first : first + BATCH]
         tokens = torch.tensor(batch, dtype=torch.float).view(-1, 1, 1)
-        references = pool.select(tokens).flatten().int().tolist()
-        pairs += zip(batch, references, strict=True)
+        (references,) = pool.select(tokens)
+        pairs += zip(batch, references.flatten().int().tolist(), strict=True)
     return pairs
 
 

@@ -1,5 +1,6 @@
 import doctest
 import math
+import statistics
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 from dual_image_clip import scoring
 from dual_image_clip.scoring import (
     ScoreWeights,
+    aggregate_references,
     fuse_maps,
     fuse_scores,
     joint_anomaly_map,
     text_anomaly_score,
     upsample_map,
     visual_anomaly_map,
+    visual_anomaly_maps,
 )
 
 patient = settings(deadline=None)
@@ -115,6 +118,91 @@ def test_references_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"references must have shape \(2, R, 8\) with R ≥ 1, got") as caught:
         visual_anomaly_map(torch.zeros(2, 3, 4, 8), torch.zeros(shape))
     assert str(shape) in str(caught.value)
+
+
+# Several references
+
+AGGREGATIONS = ("minimum", "lowest_third", "median")
+
+
+@patient
+@given(seed=seeds, batch=sizes, dim=sizes, patches=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_distances_to_each_reference_are_those_to_it_alone(seed, batch, dim, patches):
+    query = unit_vectors(batch, 2, 3, dim, seed=seed)
+    references = [unit_vectors(batch, count, dim, seed=seed + 1 + place) for place, count in enumerate(patches)]
+    actual = visual_anomaly_maps(query, references)
+    assert actual.shape == (batch, len(patches), 2, 3)
+    for place, reference in enumerate(references):
+        torch.testing.assert_close(actual[:, place], visual_anomaly_map(query, reference))
+    nearest_of_all = visual_anomaly_map(query, torch.cat(references, dim=1))
+    torch.testing.assert_close(aggregate_references(actual, "minimum"), nearest_of_all, atol=1e-6, rtol=1e-5)
+
+
+def test_no_reference_is_refused():
+    with pytest.raises(ValueError, match="references must not be empty"):
+        visual_anomaly_maps(unit_vectors(1, 2, 2, 4), [])
+
+
+def literal_aggregation(distances: list[float], aggregation: str) -> float:
+    in_order = sorted(distances)
+    if aggregation == "minimum":
+        return in_order[0]
+    if aggregation == "median":
+        return statistics.median(in_order)
+    lowest = [value for place, value in enumerate(in_order) if 3 * (place + 1) <= len(in_order)] or in_order[:1]
+    return sum(lowest) / len(lowest)
+
+
+@patient
+@given(seed=seeds, batch=sizes, references=st.integers(1, 13), height=sizes, width=sizes)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_aggregation_equals_a_loop(aggregation, seed, batch, references, height, width):
+    maps = 2 * uniform(batch, references, height, width, seed=seed)
+    before = maps.clone()
+    actual = aggregate_references(maps, aggregation)
+    assert actual.shape == (batch, height, width)
+    assert torch.equal(maps, before)
+    for image in range(batch):
+        for y in range(height):
+            for x in range(width):
+                expected = literal_aggregation(maps[image, :, y, x].tolist(), aggregation)
+                assert actual[image, y, x].item() == pytest.approx(expected, abs=1e-6)
+
+
+@patient
+@given(seed=seeds, references=st.integers(3, 12), data=st.data())
+def test_fewer_than_half_of_the_references_cannot_move_the_median_beyond_the_others(seed, references, data):
+    spoilt = data.draw(st.integers(1, (references - 1) // 2))
+    maps = 2 * uniform(1, references, 2, 2, seed=seed)
+    others = maps[:, spoilt:]
+    for value in (0.0, 2.0):
+        maps[:, :spoilt] = value
+        median = aggregate_references(maps, "median")
+        assert (median >= others.amin(dim=1) - 1e-6).all()
+        assert (median <= others.amax(dim=1) + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("references", "peaks"), [(1, (0, 0, 0)), (3, (0, 0, 1)), (6, (0, 0.5, 1)), (9, (0, 2 / 3, 1))], ids=str
+)
+def test_one_reference_that_shares_a_defect(references, peaks):
+    maps = torch.ones(1, references, 1, 1)
+    maps[:, -1] = 0
+    actual = [aggregate_references(maps, aggregation).item() for aggregation in AGGREGATIONS]
+    assert actual == pytest.approx(peaks)
+
+
+@pytest.mark.parametrize("aggregation", ["", "mean", "Minimum", "max"])
+def test_unknown_aggregations_are_refused(aggregation):
+    with pytest.raises(ValueError, match="is unknown; choose one of 'minimum', 'lowest_third', 'median'") as caught:
+        aggregate_references(torch.zeros(1, 1, 1, 1), aggregation)
+    assert repr(aggregation) in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 2, 2), (2, 2, 2), (1, 1, 1, 2, 2)], ids=str)
+def test_distances_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"maps must have shape \(B, R, h, w\) with R ≥ 1, got"):
+        aggregate_references(torch.zeros(shape), "median")
 
 
 # Eq. 6, 12 and 13

@@ -2,6 +2,7 @@ import gc
 import math
 import os
 from pathlib import Path
+from statistics import mean, median
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ CLASS_TOKEN_ONLY = ScoreWeights(0.0, 1.0, 1.0, 0.0, 0.0)
 LOGGER = "dual_image_clip.torch_model"
 
 
-def build(clip: nn.Module, references: int = 1, steps: int = 2, weights: ScoreWeights = PRIMES, **changes):
+def build(
+    clip: nn.Module, references: int = 1, steps: int = 2, weights: ScoreWeights = PRIMES, golden: int = 0, **changes
+):
     model = DualImageCLIPModel(
         encoder=DualPathEncoder(clip.visual),
         references=ReferencePool(references, SEED),
@@ -42,6 +45,7 @@ def build(clip: nn.Module, references: int = 1, steps: int = 2, weights: ScoreWe
     )
     texts = torch.randn(2, DIM, generator=torch.Generator().manual_seed(1))
     model.text_embeddings.copy_(F.normalize(texts, dim=-1))
+    model.set_golden_images(some_images(1, seed=70 + index) for index in range(golden))
     return model
 
 
@@ -78,9 +82,17 @@ def literal_score(token: Tensor, texts: Tensor) -> Tensor:
     return anomalous / (normal + anomalous)
 
 
-def literal_visual_map(patches: Tensor, references: Tensor) -> Tensor:
-    """Eq. 5."""
-    return torch.stack([min(1 - F.cosine_similarity(patch, other, dim=0) for other in references) for patch in patches])
+def literal_visual_map(patches: Tensor, references: list[Tensor], aggregation: str) -> Tensor:
+    """Eq. 5 for each reference; then one number for all."""
+
+    def distance(patch: Tensor, reference: Tensor) -> float:
+        return (1 - F.cosine_similarity(patch[None], reference, dim=1)).min().item()
+
+    def aggregated(distances: list[float]) -> float:
+        third = sorted(distances)[: max(1, len(distances) // 3)]
+        return {"minimum": min(distances), "lowest_third": mean(third), "median": median(distances)}[aggregation]
+
+    return torch.tensor([aggregated([distance(patch, each) for each in references]) for patch in patches])
 
 
 def literal_covered(mask: Tensor, corners: list[tuple[int, int]]) -> list[bool]:
@@ -138,6 +150,7 @@ def literal_forward(model, images: Tensor, corners: list[tuple[int, int]]) -> tu
     features = [[model.encoder(tile) for tile in tiles_of(image)] for image in images]
     patches = torch.stack([torch.cat([tile.patch_tokens.flatten(0, 2) for tile in tiles]) for tiles in features])
     references = ReferencePool(model.references.num_references, SEED).select(patches)
+    golden = model.golden_references.chunk(2) if model.num_golden else ()
     scale, shift = torch.tensor(STD).view(3, 1, 1), torch.tensor(MEAN).view(3, 1, 1)
     if model.adaptation.steps:
         pseudo = PseudoAnomalyGenerator(None, SEED)(images * scale + shift)
@@ -145,7 +158,8 @@ def literal_forward(model, images: Tensor, corners: list[tuple[int, int]]) -> tu
     for index in range(len(images)):
         class_score = sum(literal_score(tile.class_token[0], texts) for tile in features[index]) / len(corners)
         language = torch.stack([literal_score(patch, texts) for patch in patches[index]])
-        visual = literal_visual_map(patches[index], references[index]) if references is not None else 0 * language
+        compared = [*(each[index] for each in references), *golden]
+        visual = literal_visual_map(patches[index], compared, model.aggregation) if compared else 0 * language
         text = language
         if model.adaptation.steps:
             copy_tiles = tiles_of((pseudo.images[index] - shift) / scale)
@@ -172,6 +186,14 @@ SETTINGS = {
     "all": {"references": 1, "steps": 2},
     "all with the paper's weights": {"references": 1, "steps": 2, "weights": ScoreWeights()},
     "all, five steps, two references, not smoothed": {"references": 2, "steps": 5, "smooth": False},
+    "two golden images": {"references": 0, "steps": 0, "golden": 2},
+    "one reference and two golden images": {"references": 1, "steps": 2, "golden": 2},
+    "median of two references and two golden images": {"references": 2, "golden": 2, "aggregation": "median"},
+    "lowest third of four references and two golden images": {
+        "references": 4,
+        "golden": 2,
+        "aggregation": "lowest_third",
+    },
 }
 
 
@@ -182,11 +204,11 @@ SETTINGS = {
     ids=["square", "wide", "tall"],
 )
 def test_forward_is_the_equations_of_the_paper(tiny_clip, settings, size, corners):
-    model, images = build(tiny_clip, **settings), some_images(3, size)
-    predictions = model(images, names(3))
+    model, images = build(tiny_clip, **settings), some_images(5, size)
+    predictions = model(images, names(5))
     scores, maps = literal_forward(model, images, corners)
-    assert predictions.pred_score.shape == (3,)
-    assert predictions.anomaly_map.shape == (3, *size)
+    assert predictions.pred_score.shape == (5,)
+    assert predictions.anomaly_map.shape == (5, *size)
     assert_same(predictions.pred_score, torch.tensor(scores), 2e-4)
     assert_same(predictions.anomaly_map, torch.tensor(np.stack(maps)).float())
     # Images and places differ, so that agreement says something.
@@ -195,7 +217,7 @@ def test_forward_is_the_equations_of_the_paper(tiny_clip, settings, size, corner
 
 
 def test_every_setting_scores_differently(tiny_clip):
-    maps = [build(tiny_clip, **settings)(some_images(3)).anomaly_map for settings in SETTINGS.values()]
+    maps = [build(tiny_clip, **settings)(some_images(5)).anomaly_map for settings in SETTINGS.values()]
     for index, one in enumerate(maps):
         for other in maps[:index]:
             assert not torch.allclose(one, other, atol=1e-3)
@@ -233,9 +255,9 @@ class FixedReferences(ReferencePool):
         super().__init__(1, seed=0)
         self.references = references
 
-    def select(self, patch_tokens: Tensor, identities=None) -> Tensor:
+    def select(self, patch_tokens: Tensor, identities=None) -> list[Tensor]:
         del patch_tokens, identities
-        return self.references
+        return [self.references]
 
 
 class FixedPseudoAnomalies:
@@ -629,3 +651,94 @@ def test_spot_on_one_image_is_where_the_map_is_hottest(tiny_clip):
     y, x = divmod(heat.argmax().item(), TILE)
     # Bilinear maps peak at the patch's place on the 4x4 grid stretched over the image.
     assert math.hypot(y - 1 / 3 * (TILE - 1), x - 2 / 3 * (TILE - 1)) < PATCH / 2
+
+
+# Golden images
+
+
+def test_golden_images_are_references_in_any_aggregation(tiny_clip):
+    golden = [some_images(1, seed=80), some_images(1, (64, 96), seed=81)]
+    for aggregation in ("minimum", "lowest_third", "median"):
+        model = build(tiny_clip, references=0, steps=0, weights=VISUAL_ONLY, aggregation=aggregation)
+        model.set_golden_images(golden)
+        expected = build(tiny_clip, references=2, steps=0, weights=VISUAL_ONLY, aggregation=aggregation)
+        query, remembered = some_images(1), build(tiny_clip, references=0)
+        for name, image in zip(names(2), golden, strict=True):
+            expected.references.remember(remembered.encode(image).patches, [name])
+        assert_same(model(query).anomaly_map, expected(query, ["query.png"]).anomaly_map, 1e-6)
+
+
+def test_golden_tokens_are_a_buffer_of_their_size(tiny_clip):
+    model = build(tiny_clip)
+    assert model.golden_references.shape == (0, DIM)
+    assert model.num_golden == 0
+    model.set_golden_images([some_images(1), some_images(1, (64, 160))])
+    patches = (TILE // PATCH) ** 2
+    assert dict(model.named_buffers())["golden_references"].shape == (patches + 3 * patches, DIM)
+    assert model.num_golden == 2
+    model.set_golden_images([some_images(1)])
+    assert model.golden_references.shape == (patches, DIM)
+    model.set_golden_images([])
+    assert model.golden_references.shape == (0, DIM)
+
+
+def test_golden_images_outlast_a_reset_and_are_not_looked_ahead_for(tiny_clip, warned):
+    model, album, image = build(tiny_clip, references=0, golden=1), Album(20), some_images(1)
+    first = model(image, ["a.png"], album)
+    model.reset()
+    assert_identical(model(image, ["a.png"], album), first)
+    lone = build(tiny_clip, references=1, golden=1)(image, ["a.png"])
+    assert_identical(lone, first)
+    assert not album.asked
+    assert not warned()
+
+
+@pytest.mark.parametrize("inference", [True, False], ids=["inference mode", "plain"])
+@pytest.mark.parametrize("there_before", [0, 1, 3])
+def test_golden_images_are_saved_and_restored_with_their_size(tiny_clip, tmp_path, inference, there_before):
+    model = build(tiny_clip, aggregation="median")
+    with torch.inference_mode(inference):
+        model.set_golden_images([some_images(1, seed=80), some_images(1, (64, 96), seed=81)])
+    assert not model.golden_references.is_inference()
+    torch.save(nn.ModuleDict({"model": model}).state_dict(), tmp_path / "model.pt")
+    restored = build(tiny_clip, aggregation="median", golden=there_before)
+    nn.ModuleDict({"model": restored}).load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(restored.golden_references, model.golden_references)
+    assert restored.num_golden == 2
+    assert_identical(restored(some_images(1)), model(some_images(1)))
+
+
+def test_checkpoint_from_before_there_were_golden_images_can_be_loaded(tiny_clip):
+    old = {name: value for name, value in build(tiny_clip).state_dict().items() if "golden" not in name}
+    model = build(tiny_clip, golden=1)
+    model.load_state_dict({name: value for name, value in old.items() if "extra" not in name})
+    assert model.num_golden == 1
+
+
+def test_golden_images_of_another_width_are_refused(tiny_clip):
+    weights = build(tiny_clip, golden=1).state_dict()
+    weights["golden_references"] = weights["golden_references"][:, 1:]
+    with pytest.raises(RuntimeError, match="size mismatch for golden_references"):
+        build(tiny_clip).load_state_dict(weights)
+
+
+# Several references
+
+
+def test_one_partner_with_the_same_defect_does_not_hide_it_from_the_median(tiny_clip):
+    good = some_images(1, seed=4)
+    spoilt = good.clone()
+    spoilt[..., 16:32, 32:48] = normalized(torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1))
+    batch = torch.cat([spoilt, spoilt, good, good])
+
+    def peak(aggregation: str) -> float:
+        model = build(tiny_clip, references=3, steps=0, weights=VISUAL_ONLY, aggregation=aggregation)
+        return model(batch).anomaly_map[0].max().item()
+
+    assert peak("minimum") < 1e-5
+    assert peak("median") > 0.01
+
+
+def test_unknown_aggregation_is_refused(tiny_clip):
+    with pytest.raises(ValueError, match=r"aggregation='mean' is unknown; choose one of 'minimum', "):
+        build(tiny_clip, aggregation="mean")

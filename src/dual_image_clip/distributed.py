@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
 from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DistributedSampler
+
+_T = TypeVar("_T")
 
 
 class EachImageOnce(Callback):
@@ -72,7 +74,7 @@ def drop_repeats(sampler: DistributedSampler) -> None:
         sampler.num_samples = len(range(sampler.rank, total, sampler.num_replicas))
 
 
-def gather(values: Sequence[float]) -> list[float]:
+def gather(values: Sequence[_T]) -> list[_T]:
     """Puts together what every process has; all of them must call it.
 
     Args:

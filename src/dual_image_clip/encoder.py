@@ -102,7 +102,7 @@ class DualPathEncoder(nn.Module):
         rows, columns = self._grid_shape(images)
         convolution = self.visual.conv1
         patches = convolution(images.to(convolution.weight.dtype)).flatten(2).transpose(1, 2)
-        class_token = self.visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        class_token = self.visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
         return self.visual.ln_pre(tokens + self._position_embedding(rows, columns).to(tokens.dtype))
 

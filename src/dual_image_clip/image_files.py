@@ -11,9 +11,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_dtype
 
 _SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I"}
+_DECODING_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 _MOST_NAMED = 5
 
 
@@ -44,10 +45,42 @@ def read_sixteen_bit(path: str | Path) -> Tensor | None:
         Image ``(3, H, W)`` in 0..1, or ``None`` if it has 8 bits.
     """
     with Image.open(path) as image:
-        if image.mode not in _SIXTEEN_BIT_MODES:
-            return None
+        return image_to_tensor(image) if image.mode in _SIXTEEN_BIT_MODES else None
+
+
+def read_image_file(path: str | Path) -> Tensor:
+    """Reads an image of any kind.
+
+    Args:
+        path: Image file.
+
+    Returns:
+        Image ``(3, H, W)`` in 0..1.
+
+    Raises:
+        UnreadableImageError: The file cannot be decoded, or there is none.
+    """
+    try:
+        with Image.open(path) as image:
+            return image_to_tensor(image)
+    except _DECODING_ERRORS as error:
+        msg = f"image file {path} cannot be read; replace or remove it: {error}"
+        raise UnreadableImageError(msg) from error
+
+
+def image_to_tensor(image: Image.Image) -> Tensor:
+    """Turns an image of any mode into a tensor.
+
+    Args:
+        image: Grey ones of 16 bits are divided by 65535, all others become RGB.
+
+    Returns:
+        Image ``(3, H, W)`` in 0..1.
+    """
+    if image.mode in _SIXTEEN_BIT_MODES:
         values = np.asarray(image).astype(np.float32)
-    return torch.from_numpy(values).clamp(0, 65535).div(65535).expand(3, -1, -1)
+        return torch.from_numpy(values).clamp(0, 65535).div(65535).expand(3, -1, -1)
+    return to_dtype(pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
 
 
 def unreadable_images(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
@@ -63,12 +96,25 @@ def unreadable_images(paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
         try:
             with Image.open(path) as image:
                 image.load()
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except _DECODING_ERRORS as error:
             yield str(path), str(error)
 
 
+def holds_a_patch(size: tuple[int, int], patch_size: tuple[int, int]) -> bool:
+    """Whether an image is large enough; a smaller one, enlarged, would be scored on nothing.
+
+    Args:
+        size: Height and width of the image in pixels.
+        patch_size: Those of a patch.
+
+    Returns:
+        Whether neither side is shorter.
+    """
+    return size[0] >= patch_size[0] and size[1] >= patch_size[1]
+
+
 def require_patch_sized(paths: Iterable[str | Path], patch_size: tuple[int, int]) -> None:
-    """Refuses images that are smaller than a patch; enlarged, they would be scored on nothing.
+    """Refuses images that are smaller than a patch.
 
     Args:
         paths: Image files; those that do not exist are passed over.
@@ -81,7 +127,7 @@ def require_patch_sized(paths: Iterable[str | Path], patch_size: tuple[int, int]
     for path in filter(Path.is_file, map(Path, paths)):
         with Image.open(path) as image:
             width, height = image.size
-        if height < patch_height or width < patch_width:
+        if not holds_a_patch((height, width), patch_size):
             msg = f"{path} has {height}×{width} pixels, less than one {patch_height}×{patch_width} patch; remove it"
             raise ValueError(msg)
 

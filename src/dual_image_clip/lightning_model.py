@@ -11,12 +11,13 @@ Example:
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalib import LearningType
 from anomalib.data import AnomalibDataset, ImageBatch
+from anomalib.deploy import CompressionType, ExportType
 from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
@@ -30,12 +31,24 @@ from dual_image_clip.adaptation import AdaptationSettings
 from dual_image_clip.backbone import load_backbone
 from dual_image_clip.distributed import EachImageOnce
 from dual_image_clip.encoder import DualPathEncoder
-from dual_image_clip.image_files import ImageFileGuard, evaluation_datasets, restore_bit_depth
+from dual_image_clip.export import ExportableDetector, require_exportable
+from dual_image_clip.golden import GoldenImages
+from dual_image_clip.image_files import (
+    ImageFileGuard,
+    evaluated_image_paths,
+    evaluation_datasets,
+    holds_a_patch,
+    read_image_file,
+    require_patch_sized,
+    restore_bit_depth,
+)
 from dual_image_clip.post_processing import LabelFreePostProcessor
+from dual_image_clip.prediction.run import PredictionReport
+from dual_image_clip.prediction.unusable_files import SkipUnusableFiles
 from dual_image_clip.prompts import DEFAULT_CLASS_NAME, class_name_from_category, encode_ensemble, prompt_ensemble
 from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator
 from dual_image_clip.references import ReferencePool, shuffle_samples
-from dual_image_clip.scoring import ScoreWeights
+from dual_image_clip.scoring import ScoreWeights, require_aggregation
 from dual_image_clip.text_cache import cached_text_embeddings
 from dual_image_clip.torch_model import DualImageCLIPModel, LookAhead
 
@@ -60,6 +73,10 @@ class DualImageCLIP(AnomalibModule):
     visual only            ``adaptation_steps=0, lambda_2=0, lambda_3=0, lambda_5=0``
     ====================== =====================================================================
 
+    Golden samples, images known to be good, serve every image as references where ``k_shot`` asks for them: besides
+    its unlabelled partners, or with ``num_references=0`` in their place. A checkpoint carries them along, so a model
+    restored from it keeps them and needs no folder.
+
     Before an evaluation the images of a datamodule's test set are put into a random order, because anomalib sorts them
     by defect and partners are drawn from the same batch.
 
@@ -74,7 +91,13 @@ class DualImageCLIP(AnomalibModule):
             :data:`dual_image_clip.backbone.EMBEDDED`.
         pretrained: A tag of open_clip's for it, a local ``.safetensors`` or PyTorch checkpoint,
             :data:`dual_image_clip.backbone.EMBEDDED`, or ``None`` for random weights.
-        num_references: Images that each image is compared with; 0 switches the comparison off (Fig. 5a).
+        num_references: Unlabelled images that each image is compared with; 0 for none (Fig. 5a).
+        aggregation: What becomes of the distances to several references: ``"minimum"`` (the paper's Eq. 5),
+            ``"lowest_third"`` or ``"median"``, which one anomalous reference cannot spoil; see
+            :func:`~dual_image_clip.scoring.aggregate_references` for when each is right.
+        k_shot: Golden samples that each image is compared with, drawn at random from the seed.
+        few_shot_source: Folder (searched with its subfolders) or image file that golden samples are drawn from.
+            Without it, the good images of the datamodule's training set.
         lambda_1: Weight of A^V in the anomaly map (Eq. 12).
         lambda_2: Weight of A^T in the anomaly map (Eq. 12). Where nothing is adapted, of A^L, whose weight in Eq. 6
             is 1.
@@ -91,7 +114,8 @@ class DualImageCLIP(AnomalibModule):
         threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth. Without it,
             ground truth sets the threshold, or else a robust z-score (see
             :class:`~dual_image_clip.post_processing.LabelFreePostProcessor`).
-        seed: Seed of the pairing, the pseudo anomalies, the adapter's start and the order of evaluation.
+        seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and the order of
+            evaluation.
         pre_processor: Pre-processor, or whether to use the default: short side to the backbone's image size.
         post_processor: Post-processor, or whether to use the default.
         evaluator: Evaluator, or whether to use the default: the paper's six metrics.
@@ -99,6 +123,8 @@ class DualImageCLIP(AnomalibModule):
 
     Raises:
         ValueError: An argument is out of its range, the backbone or tag is unknown, or a checkpoint does not fit.
+        GoldenImageError: ``few_shot_source`` does not exist or has fewer than ``k_shot`` images, or it is given without
+            ``k_shot``.
         TypeError: The backbone has no plain ViT image tower.
         WeightsUnavailableError: The weights could not be downloaded.
     """
@@ -122,6 +148,9 @@ class DualImageCLIP(AnomalibModule):
         smooth: bool = True,
         threshold: float | None = None,
         seed: int = 0,
+        aggregation: str = "minimum",
+        k_shot: int = 0,
+        few_shot_source: str | Path | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -131,16 +160,19 @@ class DualImageCLIP(AnomalibModule):
             pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
         weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5)
-        _require_at_least(0, num_references=num_references, adaptation_steps=adaptation_steps, beta=beta)
+        _require_at_least(0, num_references=num_references, k_shot=k_shot, adaptation_steps=adaptation_steps, beta=beta)
         _require_at_least(0, **weights._asdict())
         _require_positive(learning_rate=learning_rate, temperature=temperature)
         _require_some_score(weights)
         _require_share(threshold=threshold)
+        require_aggregation(aggregation)
         if class_name is not None:
             prompt_ensemble(class_name)
 
         self.class_name = self._chosen_class_name = class_name
         self.seed = seed
+        self.golden = GoldenImages(k_shot, few_shot_source, seed)
+        self._encoded_golden_paths: list[str] = []
         self.backbone = load_backbone(backbone, pretrained)
         self.model: DualImageCLIPModel = DualImageCLIPModel(
             encoder=DualPathEncoder(self.backbone.clip.visual),
@@ -154,6 +186,7 @@ class DualImageCLIP(AnomalibModule):
             image_std=self.backbone.image_std,
             smooth=smooth,
             seed=seed,
+            aggregation=aggregation,
         )
         if pre_processor is True:
             self.pre_processor = _clip_pre_processor(
@@ -161,6 +194,8 @@ class DualImageCLIP(AnomalibModule):
             )
         if post_processor is True:
             self.post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum, threshold)
+        self.skip_unusable_files = SkipUnusableFiles(self.model.encoder.patch_size)
+        self.prediction_report = PredictionReport(self.skip_unusable_files)
 
     def set_class_name(self, class_name: str) -> None:
         """Tells the model what the images show, whatever a datamodule says.
@@ -183,15 +218,55 @@ class DualImageCLIP(AnomalibModule):
         self.class_name = class_name
         self.model.text_embeddings.copy_(embeddings)
 
+    def pre_process(self, image: Tensor) -> Tensor:
+        """Prepares an image for the model as the trainer prepares batches.
+
+        Args:
+            image: Image ``(1, 3, H, W)`` in 0..1.
+
+        Returns:
+            Image ``(1, 3, H, W)``, resized and normalised, on the model's device.
+        """
+        transform: Any = getattr(self.pre_processor, "transform", None)
+        image = image.to(self.device)
+        return transform(image) if transform else image
+
+    def load_golden_images(self) -> None:
+        """Encodes the golden images, unless the model has them already; evaluations do so themselves.
+
+        Raises:
+            GoldenImageError: There is neither a folder nor a training set to take them from.
+            UnreadableImageError: One of them cannot be decoded.
+            ValueError: One of them is smaller than a patch.
+        """
+        datamodule = getattr(self._trainer, "datamodule", None)
+        self.golden.choose(datamodule)
+        paths = self.golden.paths
+        if paths == self._encoded_golden_paths:
+            return
+        # What a datamodule does to test images, golden ones need as well.
+        augmentations = getattr(getattr(datamodule, "test_data", None), "augmentations", None) or nn.Identity()
+        self.model.set_golden_images(self._read_golden_image(path, augmentations) for path in paths)
+        self._encoded_golden_paths = list(paths)
+
+    def _read_golden_image(self, path: str, augmentations: Callable[[Tensor], Tensor]) -> Tensor:
+        image = read_image_file(path)
+        require_patch_sized([path], self.model.encoder.patch_size)
+        return self.pre_process(augmentations(image).unsqueeze(0))
+
     def setup(self, stage: str) -> None:
-        """Encodes the class name and puts the images to be evaluated into a random order.
+        """Chooses golden images, encodes the class name and puts the images to be evaluated into a random order.
 
         Args:
             stage: Not used.
+
+        Raises:
+            GoldenImageError: There is neither a folder nor a training set to take golden images from.
         """
         del stage
-        self._encode_class_name(self._find_class_name())
         datamodule = getattr(self.trainer, "datamodule", None)
+        self.golden.choose(datamodule)
+        self._encode_class_name(self._find_class_name())
         for name in ("val_data", "test_data"):
             dataset = getattr(datamodule, name, None)
             if isinstance(dataset, AnomalibDataset):
@@ -247,23 +322,112 @@ class DualImageCLIP(AnomalibModule):
         return
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Adds callbacks for distributed runs and for image files that need care, ahead of the pre-processor."""
+        """Adds callbacks for distributed runs, for image files that need care, and for the report of predictions."""
         callbacks = super().configure_callbacks()
         return [
             EachImageOnce(),
+            self.skip_unusable_files,
             ImageFileGuard(self.model.encoder.patch_size),
             *(callbacks if isinstance(callbacks, Sequence) else [callbacks]),
+            self.prediction_report,
         ]
 
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Exports a detector of single images, of any size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+
+        Returns:
+            Path of the file, which anomalib's ``TorchInferencer`` reads.
+
+        Raises:
+            ValueError: The model has a folder of textures, or nothing to go by without other images.
+        """
+        return self._exportable(ExportType.TORCH).to_torch(export_root, model_file_name)
+
+    def to_onnx(  # type: ignore[override]
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            **kwargs: Arguments of ``torch.onnx.export``.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            ModuleNotFoundError: A package is missing.
+            ValueError: The model takes no images of this size, or has nothing to go by without other images.
+        """
+        size = input_size or self.backbone.image_size
+        return self._exportable(ExportType.ONNX, size).to_onnx(export_root, model_file_name, size, **kwargs)
+
+    def to_openvino(  # type: ignore[override]
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            compression_type: ``FP16`` or none.
+            **kwargs: Further arguments of anomalib's ``to_openvino``.
+
+        Returns:
+            Path of the file, which anomalib's ``OpenVINOInferencer`` reads.
+
+        Raises:
+            ModuleNotFoundError: A package is missing.
+            ValueError: The compression is another, the model takes no images of this size, or it has nothing to go by
+                without other images.
+        """
+        size = input_size or self.backbone.image_size
+        detector = self._exportable(ExportType.OPENVINO, size, compression_type)
+        return detector.to_openvino(export_root, model_file_name, size, compression_type, **kwargs)
+
+    def _exportable(
+        self,
+        export_type: ExportType,
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+    ) -> ExportableDetector:
+        require_exportable(self.model, self.pre_processor, export_type, input_size, compression_type)
+        self._encode_class_name(self._chosen_class_name or self.class_name or DEFAULT_CLASS_NAME)
+        self.load_golden_images()
+        return ExportableDetector(self.model, self.pre_processor, self.post_processor, input_size)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the class name that was in use."""
+        """Keeps the class name and the golden images that were in use."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["dual_image_clip_class_name"] = self.class_name
+        checkpoint["dual_image_clip_golden_paths"] = self._encoded_golden_paths
+        if self._encoded_golden_paths:
+            # Their tokens are in the checkpoint, so that it is of use where the folder is not.
+            checkpoint["hyper_parameters"]["few_shot_source"] = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the class name that was in use."""
+        """Restores the class name and the golden images that were in use."""
         super().on_load_checkpoint(checkpoint)
         self.class_name = checkpoint.get("dual_image_clip_class_name")
+        self._encoded_golden_paths = checkpoint.get("dual_image_clip_golden_paths", [])
+        if self._encoded_golden_paths:
+            self.golden.restore(self._encoded_golden_paths)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -272,8 +436,8 @@ class DualImageCLIP(AnomalibModule):
 
     @property
     def learning_type(self) -> LearningType:
-        """Zero-shot: nothing is learned before images are scored."""
-        return LearningType.ZERO_SHOT
+        """Few-shot with golden images, else zero-shot: nothing is learned before images are scored."""
+        return LearningType.FEW_SHOT if self.golden.k_shot else LearningType.ZERO_SHOT
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -328,19 +492,21 @@ class DualImageCLIP(AnomalibModule):
                     f"set num_references to {len(dataset) - 1} or less"
                 )
                 raise ValueError(msg)
+        self.golden.require_apart_from(evaluated_image_paths(self.trainer))
+        self.load_golden_images()
         self.model.reset()
 
     def _look_ahead(self, identities: Sequence[str], dataloader_idx: int) -> LookAhead:
         def further_images(count: int) -> Iterator[tuple[str, Tensor]]:
             datasets = evaluation_datasets(self.trainer)
             dataset = datasets[dataloader_idx] if dataloader_idx < len(datasets) else ()
-            transform: Any = getattr(self.pre_processor, "transform", None)
+            patch_size = self.model.encoder.patch_size
             for item in _readable_items(dataset):
-                if item.image_path in identities:
+                if item.image_path in identities or not holds_a_patch(item.image.shape[-2:], patch_size):
                     continue
-                image: Any = item.image.unsqueeze(0).to(self.device)
+                image: Any = item.image.unsqueeze(0)
                 restore_bit_depth(ImageBatch(image=image, image_path=[item.image_path]))
-                yield item.image_path, transform(image) if transform else image
+                yield item.image_path, self.pre_process(image)
                 count -= 1
                 if count == 0:
                     return

@@ -1,5 +1,6 @@
 """Labels and scales for predictions, with and without ground truth."""
 
+import math
 from collections import deque
 from itertools import chain
 from typing import Any
@@ -116,14 +117,30 @@ class LabelFreePostProcessor(PostProcessor):
         if not (self.enable_thresholding and torch.isnan(self._image_threshold)):
             return
         self._share_observations()
-        limit: Any = torch.tensor(self._image_limit())
-        if self.enable_normalization:
-            limit = self._normalize(limit, self.image_min.cpu(), self.image_max.cpu(), self.image_threshold.cpu())
+        limit = self.current_threshold()
         predictions: list[Any] = trainer.predict_loop.predictions or []
         # One list, or one for each data loader.
         for batch in chain.from_iterable(each if isinstance(each, list) else [each] for each in predictions):
             if isinstance(batch, Batch) and batch.pred_score is not None:
                 batch.pred_label = batch.pred_score > limit.to(batch.pred_score)
+
+    def current_threshold(self) -> Tensor:
+        """The image score, as predicted, above which an image is called anomalous at this moment.
+
+        Returns:
+            Scalar in 0..1; 1, above which there is no score, as long as too few images were seen.
+        """
+        if not torch.isnan(self._image_threshold):
+            return self.normalized_image_threshold
+        limit: Any = torch.tensor(self._image_limit())
+        if self.enable_normalization:
+            limit = self._normalize(limit, self.image_min.cpu(), self.image_max.cpu(), self.image_threshold.cpu())
+        return limit
+
+    def can_label(self) -> bool:
+        """Whether there is a threshold at this moment: a given one, ground truth's, or enough images for the rule."""
+        known = not torch.isnan(self._image_threshold) or math.isfinite(self._image_limit())
+        return self.enable_thresholding and bool(known)
 
     def post_process_batch(self, batch: Batch) -> None:
         """Scales and labels a batch of predictions.
@@ -145,8 +162,18 @@ class LabelFreePostProcessor(PostProcessor):
         Returns:
             The same with labels and masks.
         """
-        label_free = self._label_free(predictions.pred_score, predictions.anomaly_map)
-        return super().forward(predictions)._replace(**label_free)
+        processed = super().forward(predictions)
+        if not self.enable_thresholding:
+            return processed
+        label: Any = processed.pred_label
+        mask: Any = processed.pred_mask
+        if predictions.pred_score is not None:
+            label_free = predictions.pred_score > self._image_limit()
+            label = _choose(torch.isnan(self._image_threshold), label_free, label)
+        if predictions.anomaly_map is not None:
+            label_free = predictions.anomaly_map > self._pixel_limit()
+            mask = _choose(torch.isnan(self._pixel_threshold), label_free, mask)
+        return processed._replace(pred_label=label, pred_mask=mask)
 
     def _label_free(self, scores: Tensor | None, maps: Tensor | None) -> dict[str, Tensor]:
         """Label and mask, each where no ground truth has set a threshold for it."""
@@ -177,6 +204,11 @@ class LabelFreePostProcessor(PostProcessor):
 
     def _pixel_limit(self) -> float:
         return robust_limit(torch.tensor(self._peaks), self.z_score, _SMALLEST_DEVIATION * self.map_maximum)
+
+
+def _choose(condition: Tensor, labels: Tensor, others: Tensor) -> Tensor:
+    """``torch.where`` for truth values, which an exported graph can hold and onnxruntime's own cannot."""
+    return (condition & labels) | (~condition & others)
 
 
 def robust_limit(values: Tensor, z_score: float, smallest_deviation: float) -> float:

@@ -13,9 +13,9 @@ from torchvision.transforms.v2.functional import resize
 
 _NOISE_THRESHOLD = 0.5
 _SMALLEST_NOISE = 64
-_OPACITY = (0.2, 1.0)
-_FLIPS = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5))
-_COLOURS = K.ColorJiggle(brightness=(0.6, 1.4), contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=(-0.14, 0.14), p=1.0)
+OPACITY = (0.2, 1.0)
+FLIPS = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5))
+COLOURS = K.ColorJiggle(brightness=(0.6, 1.4), contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=(-0.14, 0.14), p=1.0)
 
 
 class PseudoAnomalies(NamedTuple):
@@ -63,26 +63,43 @@ class PseudoAnomalyGenerator:
         """
         # kornia and anomalib draw from the global generator, whose state belongs to the caller.
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(self._draw_seed())
+            torch.random.default_generator.manual_seed(self.draw_seed())
             masks = perlin_masks(len(images), (images.shape[-2], images.shape[-1])).to(images)
             textures = self._foreign_textures(images) if self._textures else self._own_textures(images)
-            low, high = _OPACITY
+            low, high = OPACITY
             opacity = torch.empty(len(images), 1, 1, 1).uniform_(low, high).to(images)
         return PseudoAnomalies(torch.lerp(images, textures, masks * opacity), masks)
 
-    def _draw_seed(self) -> int:
+    @property
+    def has_textures(self) -> bool:
+        """Whether textures come from a folder."""
+        return bool(self._textures)
+
+    def draw_seed(self) -> int:
+        """Draws the seed of the next batch."""
         return int(torch.randint(2**62, (1,), generator=self._generator))
 
     def _own_textures(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        region = K.RandomResizedCrop((height, width), scale=(0.05, 0.4), ratio=(0.5, 2.0), p=1.0)
-        return _COLOURS(_FLIPS(region(images.float()))).to(images)
+        region = random_region((images.shape[-2], images.shape[-1]))
+        return COLOURS(FLIPS(region(images.float()))).to(images)
 
     def _foreign_textures(self, images: Tensor) -> Tensor:
         size = list(images.shape[-2:])
         chosen = torch.randint(len(self._textures), (len(images),)).tolist()
         textures = [resize(read_image(self._textures[index], as_tensor=True), size, antialias=True) for index in chosen]
-        return _COLOURS(_FLIPS(torch.stack(textures))).to(images)
+        return COLOURS(FLIPS(torch.stack(textures))).to(images)
+
+
+def random_region(size: tuple[int, int]) -> K.RandomResizedCrop:
+    """Cuts a random region out of each image and enlarges it.
+
+    Args:
+        size: Height and width of the images, and of what is made of them.
+
+    Returns:
+        kornia's augmentation.
+    """
+    return K.RandomResizedCrop(size, scale=(0.05, 0.4), ratio=(0.5, 2.0), p=1.0)
 
 
 def perlin_masks(count: int, size: tuple[int, int]) -> Tensor:

@@ -69,7 +69,7 @@ class ReferencePool:
         """
         return max(0, self.num_references - max(count - 1, 0) - len(self._recalled(identities)))
 
-    def select(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> Tensor | None:
+    def select(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> list[Tensor]:
         """Gathers the patches that each image of a batch is compared with.
 
         Args:
@@ -77,15 +77,16 @@ class ReferencePool:
             identities: Names of the images, so that none becomes its own reference.
 
         Returns:
-            Patches of each image's references, ``(B, R, D)``; ``None`` where there is none.
+            Patches of each image's first reference, ``(B, N, D)``, of its second, and so on. Those that come from
+            memory may have another number of patches.
         """
         count = len(patch_tokens)
         num_partners = min(self.num_references, count - 1)
         partners = random_partners(count, num_partners, self._generator).to(patch_tokens.device)
-        parts = [patch_tokens[partners].flatten(1, 2)] if num_partners else []
         recalled = self._recalled(identities)[: self.num_references - num_partners]
-        parts += [recent.to(patch_tokens).expand(count, -1, -1) for recent in recalled]
-        return torch.cat(parts, dim=1) if parts else None
+        return [patch_tokens[theirs] for theirs in partners.unbind(dim=1)] + [
+            recent.to(patch_tokens).expand(count, -1, -1) for recent in recalled
+        ]
 
     def remember(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> None:
         """Keeps the patches of the last images of a batch for those that come alone.

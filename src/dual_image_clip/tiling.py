@@ -82,7 +82,7 @@ def merge_tiles(tiles: Tensor, layout: TileLayout) -> Tensor:
     """
     height, width = layout.tile_size
     tiles = tiles.unflatten(0, (-1, layout.num_tiles))
-    total = tiles.new_zeros(len(tiles), *layout.image_size)
+    total = tiles.new_zeros(tiles.shape[0], *layout.image_size)
     covered = tiles.new_zeros(layout.image_size)
     for index, (y, x) in enumerate(layout.corners):
         total[:, y : y + height, x : x + width] += tiles[:, index]

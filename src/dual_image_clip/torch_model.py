@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -16,17 +17,19 @@ from dual_image_clip.adaptation import (
     fit_adapters,
     initial_adapter,
 )
-from dual_image_clip.encoder import DualPathEncoder, ImageFeatures
+from dual_image_clip.encoder import DualPathEncoder
 from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share
 from dual_image_clip.references import ReferencePool
 from dual_image_clip.scoring import (
     ScoreWeights,
+    aggregate_references,
     fuse_maps,
     fuse_scores,
     joint_anomaly_map,
+    require_aggregation,
     text_anomaly_score,
     upsample_map,
-    visual_anomaly_map,
+    visual_anomaly_maps,
 )
 from dual_image_clip.tiling import TileLayout, merge_tiles, split_into_tiles, tile_layout
 
@@ -36,8 +39,33 @@ LookAhead = Callable[[int], Iterable[tuple[str, Tensor]]]
 """Gives so many further images of the data set, each with its name: ``(1, 3, H, W)``, normalised."""
 
 
+class EncodedImages(NamedTuple):
+    """A batch of images as the tower sees it.
+
+    Attributes:
+        images: Images normalised for CLIP, ``(B, 3, H, W)``.
+        layout: Their tiles.
+        class_tokens: Class token of each tile, ``(B, T, D)``.
+        patch_tokens: Patch tokens ``(B, T · h, w, D)``, tiles one below the other.
+    """
+
+    images: Tensor
+    layout: TileLayout
+    class_tokens: Tensor
+    patch_tokens: Tensor
+
+    @property
+    def patches(self) -> Tensor:
+        """Patch tokens in a row, ``(B, T · h · w, D)``."""
+        return self.patch_tokens.flatten(1, 2)
+
+
 class DualImageCLIPModel(nn.Module):
     """Scores unlabelled images with text, with each other and with adapters fitted to each of them.
+
+    Golden images, known to be good, serve every image as further references, once :meth:`set_golden_images` has been
+    given some. Their patch tokens are the buffer ``golden_references``, ``(K · T · h · w, D)``, which is saved and
+    restored with the weights whatever its size; without golden images it is empty, ``(0, D)``.
 
     Args:
         encoder: Image tower, run along two paths.
@@ -51,9 +79,15 @@ class DualImageCLIPModel(nn.Module):
         image_std: Standard deviation of each channel that images were normalised with.
         smooth: Whether maps are smoothed with a 3×3 mean before they are upsampled.
         seed: Seed of the adapter's start.
+        aggregation: What becomes of the distances to several references, see
+            :func:`~dual_image_clip.scoring.aggregate_references`.
+
+    Raises:
+        ValueError: The aggregation is unknown.
     """
 
     text_embeddings: Tensor
+    golden_references: Tensor
     image_mean: Tensor
     image_std: Tensor
     adapter_weight: Tensor
@@ -72,8 +106,10 @@ class DualImageCLIPModel(nn.Module):
         image_std: Sequence[float],
         smooth: bool = True,
         seed: int = 0,
+        aggregation: str = "minimum",
     ) -> None:
         super().__init__()
+        require_aggregation(aggregation)
         self.encoder = encoder
         self.references = references
         self.pseudo_anomalies = pseudo_anomalies
@@ -82,9 +118,12 @@ class DualImageCLIPModel(nn.Module):
         self.temperature = temperature
         self.image_size = image_size
         self.smooth = smooth
+        self.aggregation = aggregation
+        self._patches_of_golden: list[int] = []
         dim = encoder.visual.proj.shape[1]
         start = initial_adapter(dim, torch.Generator().manual_seed(seed))
         self.register_buffer("text_embeddings", torch.full((2, dim), float("nan")))
+        self.register_buffer("golden_references", torch.empty(0, dim))
         self.register_buffer("image_mean", torch.tensor(image_mean), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std), persistent=False)
         self.register_buffer("adapter_weight", start.weight, persistent=False)
@@ -100,6 +139,26 @@ class DualImageCLIPModel(nn.Module):
         """Starts a run anew: forgets the images seen, restarts everything random."""
         self.references.reset()
         self.pseudo_anomalies.reset()
+
+    @property
+    def num_golden(self) -> int:
+        """Number of golden images."""
+        return len(self._patches_of_golden)
+
+    def set_golden_images(self, images: Iterable[Tensor]) -> None:
+        """Keeps the patch tokens of golden images, instead of those that there were before.
+
+        Args:
+            images: Images normalised for CLIP, each ``(1, 3, H, W)``; sizes may differ.
+
+        Raises:
+            ValueError: The tower cannot take images of this size.
+        """
+        # A buffer made in inference mode could not be changed in place outside it.
+        with torch.inference_mode(False):
+            tokens = [self.encode(image).patches[0] for image in images]
+            self.golden_references = torch.cat([self.golden_references[:0], *tokens])
+        self._patches_of_golden = [len(each) for each in tokens]
 
     @torch.no_grad()
     def forward(
@@ -120,45 +179,80 @@ class DualImageCLIPModel(nn.Module):
             ValueError: The tower cannot take images of this size.
         """
         self._require_text()
-        layout = tile_layout((images.shape[-2], images.shape[-1]), self.image_size)
-        class_tokens, patch_tokens = self._encode(images, layout)
+        encoded = self.encode(images)
         self._fill_references(len(images), identities, look_ahead)
-        copies = self.pseudo_anomalous_copies(images, layout) if self.adaptation.steps else None
+        references = self.references.select(encoded.patches, identities)
+        self.references.remember(encoded.patches, identities)
+        if not references and not self.num_golden:
+            self._warn_of_no_reference()
+        return self.score(encoded, references)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> EncodedImages:
+        """Runs the tower; changes nothing, so several threads may do so at once.
+
+        Args:
+            images: Images normalised for CLIP, ``(B, 3, H, W)``.
+
+        Returns:
+            The images and their tokens.
+
+        Raises:
+            ValueError: The tower cannot take images of this size.
+        """
+        layout = tile_layout((images.shape[-2], images.shape[-1]), self.image_size)
+        features = self.encoder(split_into_tiles(images, layout))
+        class_tokens, patch_tokens = (tokens.unflatten(0, (-1, layout.num_tiles)) for tokens in features)
+        return EncodedImages(images, layout, class_tokens, patch_tokens.flatten(1, 2))
+
+    @torch.no_grad()
+    def score(self, encoded: EncodedImages, references: Sequence[Tensor]) -> InferenceBatch:
+        """Scores images that were encoded.
+
+        Args:
+            encoded: The images.
+            references: Patch tokens of the images that each is compared with besides the golden ones, ``(B, N, D)``
+                for each of them.
+
+        Returns:
+            ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
+        """
+        copies = self.pseudo_anomalous_copies(encoded.images, encoded.layout) if self.adaptation.steps else None
         # Cosines divided by a temperature of 0.01 need every digit that a float32 has.
-        with torch.autocast(images.device.type, enabled=False):
-            class_score = self.text_score(class_tokens).mean(dim=1)
-            language_map = self.text_score(patch_tokens)
-            visual_map = self.visual_map(patch_tokens, identities)
+        with torch.autocast(encoded.images.device.type, enabled=False):
+            class_score = self.text_score(encoded.class_tokens).mean(dim=1)
+            language_map = self.text_score(encoded.patch_tokens)
+            visual_map = self.visual_map(encoded.patch_tokens, references)
             text_map = language_map
             if copies is not None:
-                text_map = self.adapted_map(patch_tokens, *copies, joint_anomaly_map(visual_map, language_map))
+                text_map = self.adapted_map(encoded.patch_tokens, *copies, joint_anomaly_map(visual_map, language_map))
             patch_map = fuse_maps(visual_map, text_map, self.weights)
             return InferenceBatch(
                 pred_score=fuse_scores(class_score, visual_map, text_map, self.weights),
-                anomaly_map=self._to_pixels(patch_map, layout),
+                anomaly_map=self._to_pixels(patch_map, encoded.layout),
             )
 
     def text_score(self, tokens: Tensor) -> Tensor:
         """Text score of tokens (Eq. 1–3), ``(..., D) -> (...)``."""
         return text_anomaly_score(tokens, self.text_embeddings.float(), self.temperature)
 
-    def visual_map(self, patch_tokens: Tensor, identities: Sequence[str] | None) -> Tensor | None:
-        """A^V of every image against its references (Eq. 5), or ``None`` where there are none.
+    def visual_map(self, patch_tokens: Tensor, references: Sequence[Tensor]) -> Tensor | None:
+        """A^V of every image against its references and the golden images (Eq. 5), or ``None`` where there are none.
 
         Args:
             patch_tokens: Patch tokens ``(B, T · h, w, D)``, tiles one below the other.
-            identities: Names of the images.
+            references: Patch tokens of each reference, ``(B, N, D)``.
 
         Returns:
             ``(B, T · h, w)``.
         """
-        patches = patch_tokens.flatten(1, 2)
-        references = self.references.select(patches, identities)
-        self.references.remember(patches, identities)
-        if references is None:
-            self._warn_of_no_reference()
+        # Not `len`, which would fix the batch size of an exported graph.
+        count = patch_tokens.shape[0]
+        golden = self.golden_references.to(patch_tokens).split(self._patches_of_golden)
+        compared = [*references, *(each.expand(count, -1, -1) for each in golden)]
+        if not compared:
             return None
-        return visual_anomaly_map(patch_tokens, references)
+        return aggregate_references(visual_anomaly_maps(patch_tokens, compared), self.aggregation)
 
     def pseudo_anomalous_copies(self, images: Tensor, layout: TileLayout) -> tuple[Tensor, Tensor]:
         """Corrupts the images and encodes the copies along the V-V path.
@@ -191,22 +285,20 @@ class DualImageCLIPModel(nn.Module):
         text, tokens = self.text_embeddings.float(), patch_tokens.flatten(1, 2)
         task = AdaptationTask(tokens, copies, covered, joint_map.flatten(1), text, self.temperature)
         start = Adapters(self.adapter_weight.float(), self.adapter_bias.float())
-        adapters = fit_adapters(start, task, self.adaptation)
+        adapters = self.fit(start, task, self.adaptation)
         return adapted_scores(task.tokens, adapters, task).view_as(joint_map)
 
-    def _encode(self, images: Tensor, layout: TileLayout) -> ImageFeatures:
-        """Class tokens ``(B, T, D)`` and patch tokens ``(B, T · h, w, D)``, tiles one below the other."""
-        features = self.encoder(split_into_tiles(images, layout))
-        class_tokens, patch_tokens = (tokens.unflatten(0, (-1, layout.num_tiles)) for tokens in features)
-        return ImageFeatures(class_tokens, patch_tokens.flatten(1, 2))
+    @staticmethod
+    def fit(start: Adapters, task: AdaptationTask, settings: AdaptationSettings) -> Adapters:
+        """Fits the adapters; see :func:`~dual_image_clip.adaptation.fit_adapters`."""
+        return fit_adapters(start, task, settings)
 
     def _fill_references(self, count: int, identities: Sequence[str] | None, look_ahead: LookAhead | None) -> None:
         shortage = self.references.shortage(count, identities)
         if not shortage or look_ahead is None:
             return
         for identity, image in look_ahead(shortage):
-            layout = tile_layout((image.shape[-2], image.shape[-1]), self.image_size)
-            self.references.remember(self._encode(image, layout).patch_tokens.flatten(1, 2), [identity])
+            self.references.remember(self.encode(image).patches, [identity])
 
     def _to_pixels(self, patch_map: Tensor, layout: TileLayout) -> Tensor:
         tiles = patch_map.unflatten(1, (layout.num_tiles, -1)).flatten(0, 1)
@@ -221,3 +313,22 @@ class DualImageCLIPModel(nn.Module):
         if self.references.num_references and not self._warned_of_no_reference:
             self._warned_of_no_reference = True
             logger.warning("An image has no other image to be compared with; it is scored by text alone.")
+
+    def get_extra_state(self) -> Tensor:
+        """Number of patches of each golden image, ``(K,)``, which is saved with the weights."""
+        return torch.tensor(self._patches_of_golden, dtype=torch.long)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores the number of patches of each golden image.
+
+        Args:
+            state: As :meth:`get_extra_state` gives it.
+        """
+        self._patches_of_golden = state.tolist()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Makes room for as many golden references as come; older checkpoints have none and leave them as they are."""
+        tokens = state_dict.setdefault(f"{prefix}golden_references", self.golden_references)
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
+        self.golden_references = self.golden_references.new_empty(len(tokens), self.golden_references.shape[1])
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,154 @@
+"""Golden samples: a few images known to be good, with which every image is compared."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataset
+from anomalib.data.utils import LabelName, get_image_filenames
+
+
+class GoldenImageError(ValueError):
+    """Golden images are missing, too few, or among the images that they are to be compared with."""
+
+
+class GoldenImages:
+    """Decides which images are the golden ones: those of a folder, or else of a training set.
+
+    They are drawn at random, once: the same seed and files give the same images.
+
+    Args:
+        k_shot: How many; 0 for none.
+        source: Folder (searched with its subfolders) or image file that they are drawn from. Without it,
+            :meth:`choose` draws from a datamodule.
+        seed: Seed of the draw.
+
+    Attributes:
+        paths: The images chosen so far.
+
+    Raises:
+        GoldenImageError: The source does not exist, has fewer images than are wanted, or none are wanted.
+    """
+
+    def __init__(self, k_shot: int, source: str | Path | None, seed: int) -> None:
+        self.k_shot = k_shot
+        self.seed = seed
+        self.paths: list[str] = []
+        self._candidates: list[str] = []
+        self._final = source is not None
+        if source is not None:
+            _require_wanted(k_shot, source)
+            self._draw(image_paths(source), f"few_shot_source={str(source)!r}")
+
+    def choose(self, datamodule: Any) -> None:
+        """Draws from the good images of a training set, unless there was a folder.
+
+        Args:
+            datamodule: The datamodule of an evaluation, or ``None``, which leaves the images chosen before.
+
+        Raises:
+            GoldenImageError: There are fewer good images than are wanted, or no training set and nothing was chosen.
+        """
+        if self._final or not self.k_shot:
+            return
+        candidates = good_training_images(datamodule)
+        if candidates:
+            self._draw(candidates, f"the training set of {type(datamodule).__name__}")
+        elif not self.paths:
+            msg = (
+                f"k_shot={self.k_shot} needs good images: set few_shot_source to a folder of them, "
+                "or evaluate a datamodule that has good training images"
+            )
+            raise GoldenImageError(msg)
+
+    def restore(self, paths: Sequence[str]) -> None:
+        """Takes over the images of a checkpoint for good, whatever a datamodule has.
+
+        Args:
+            paths: Where they were; the files need not exist any more.
+        """
+        self.paths = self._candidates = list(paths)
+        self._final = True
+
+    def require_apart_from(self, queries: Iterable[str | Path]) -> None:
+        """Makes sure that no image is compared with itself.
+
+        Args:
+            queries: Paths of the images to be scored.
+
+        Raises:
+            GoldenImageError: One of them is a file that golden images are drawn from.
+        """
+        golden = {Path(path).resolve() for path in self._candidates}
+        for path in queries if golden else ():
+            if Path(path).resolve() in golden:
+                msg = f"{path} is to be scored, but it is among the golden images: move it out of one of the two sets"
+                raise GoldenImageError(msg)
+
+    def _draw(self, candidates: Sequence[str], origin: str) -> None:
+        if self.k_shot > len(candidates):
+            msg = f"k_shot={self.k_shot}, but {origin} has {len(candidates)} good image(s)"
+            raise GoldenImageError(msg)
+        self._candidates = list(candidates)
+        self.paths = draw_images(candidates, self.k_shot, self.seed)
+
+
+def draw_images(paths: Sequence[str], count: int, seed: int) -> list[str]:
+    """Draws images at random.
+
+    Args:
+        paths: Images to draw from, in any order.
+        count: How many, at most as many as there are.
+        seed: Seed of the draw.
+
+    Returns:
+        Different paths, which depend on the set of paths and the seed only.
+    """
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))
+    in_order = sorted(paths)
+    return [in_order[index] for index in order[:count].tolist()]
+
+
+def image_paths(source: str | Path) -> list[str]:
+    """Image files of a folder and its subfolders.
+
+    Args:
+        source: Folder, or a single image file.
+
+    Returns:
+        Paths, at least one.
+
+    Raises:
+        GoldenImageError: It does not exist, or there is no image.
+    """
+    if not Path(source).exists():
+        msg = f"few_shot_source={str(source)!r} does not exist"
+        raise GoldenImageError(msg)
+    try:
+        return [str(path) for path in get_image_filenames(source)]
+    except ValueError as error:
+        msg = f"few_shot_source={str(source)!r} has no image: {error}"
+        raise GoldenImageError(msg) from error
+
+
+def good_training_images(datamodule: Any) -> list[str]:
+    """Good images of a datamodule's training set.
+
+    Args:
+        datamodule: Any, or ``None``.
+
+    Returns:
+        Paths, none where there is no training set.
+    """
+    dataset = getattr(datamodule, "train_data", None)
+    if not isinstance(dataset, AnomalibDataset):
+        return []
+    samples = dataset.samples
+    return [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
+
+
+def _require_wanted(k_shot: int, source: str | Path) -> None:
+    if not k_shot:
+        msg = f"few_shot_source={str(source)!r}, but k_shot=0: set k_shot to the number of golden images"
+        raise GoldenImageError(msg)

@@ -1,0 +1,202 @@
+"""Images that come one at a time, as from a camera.
+
+Example:
+    >>> from dual_image_clip import DualImageCLIP
+    >>> from dual_image_clip.streaming import StreamingDetector
+    >>> detector = StreamingDetector(DualImageCLIP(class_name="metal nut"), references=8)  # doctest: +SKIP
+    >>> result = detector("photo.png")  # doctest: +SKIP
+    >>> result.score, result.label  # doctest: +SKIP
+"""
+
+import copy
+from collections import deque
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from anomalib.data import ImageBatch
+from PIL import Image
+from torch import Tensor
+
+from dual_image_clip.image_files import holds_a_patch, image_to_tensor, read_image_file
+from dual_image_clip.lightning_model import DualImageCLIP
+from dual_image_clip.post_processing import LabelFreePostProcessor
+
+# One for all detectors: pseudo anomalies are drawn from torch's global generator, which they share.
+_SCORING = Lock()
+
+
+class StreamingResult(NamedTuple):
+    """What a detector says about an image.
+
+    Attributes:
+        score: How anomalous the image is, 0..1.
+        label: Whether it is called anomalous: whether the score lies above the threshold.
+        anomaly_map: How anomalous each pixel of the image is, as it was before any resizing: float32 in 0..1,
+            ``(H, W)``, on the CPU.
+        threshold: Score above which an image is called anomalous at this moment, 0..1; 1 as long as fewer than eight
+            images were seen and none was set.
+        num_references: Images that this one was compared with, golden ones included.
+    """
+
+    score: float
+    label: bool
+    anomaly_map: Tensor
+    threshold: float
+    num_references: int
+
+
+class StreamingDetector:
+    """Scores images one at a time, each against the most recent ones before it and the model's golden images.
+
+    The first image is scored by text alone, unless there are golden ones. Whether an image is anomalous is decided by
+    the threshold that the model was given or that ground truth has set, or else by the robust z-score of
+    :class:`~dual_image_clip.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
+
+    Memory is bounded: patch tokens of ``references`` images, and two numbers for each of the last 10,000 images.
+
+    Several threads may call one detector. Reading an image, pre-processing and the tower's pass run side by side;
+    comparing with the images before it, adaptation and the label are behind a lock, one image after the other. So the
+    results are those of calls one by one, in the order in which the images get there. All detectors of a process share
+    the lock.
+
+    Args:
+        model: What to score with; its adaptation, weights, aggregation and golden images hold. It must not be used
+            otherwise at the same time. Its randomness starts anew.
+        references: How many of the most recent images each image is compared with; ``num_references`` of the model is
+            for evaluations.
+
+    Raises:
+        ValueError: The model has no class name, or ``references`` is negative.
+        TypeError: The model has a post-processor of another kind.
+        GoldenImageError: The model needs golden images, and has no folder to take them from.
+    """
+
+    def __init__(self, model: DualImageCLIP, references: int = 8) -> None:
+        if references < 0:
+            msg = f"references must be at least 0, got {references}"
+            raise ValueError(msg)
+        _require_class_name(model)
+        self._model = model.eval()
+        self._post_processor = _own_post_processor(model)
+        self._recent: deque[Tensor] = deque(maxlen=references)
+        model.load_golden_images()
+        model.model.reset()
+
+    def __call__(self, image: str | Path | np.ndarray | Image.Image | Tensor) -> StreamingResult:
+        """Scores an image and keeps it as a reference for those to come.
+
+        Args:
+            image: Path of an image file, array ``(H, W, 3)`` of uint8 in RGB order, PIL image of any mode, or floating
+                point tensor ``(3, H, W)`` in 0..1.
+
+        Returns:
+            The result.
+
+        Raises:
+            UnreadableImageError: The file cannot be decoded.
+            GoldenImageError: The file is one that golden images are drawn from.
+            ValueError: The image has another shape or range, or is smaller than a patch.
+            TypeError: It is nothing of the kind.
+        """
+        if isinstance(image, str | Path):
+            self._model.golden.require_apart_from([image])
+        pixels = as_pixels(image)
+        _require_patch_sized(pixels, self._model.model.encoder.patch_size)
+        encoded = self._model.model.encode(self._model.pre_process(pixels.unsqueeze(0)))
+        with _SCORING:
+            references = list(self._recent)
+            predictions = self._model.model.score(encoded, references)
+            self._recent.append(encoded.patches)
+            batch: Any = ImageBatch(image=encoded.images, **predictions._asdict())
+            self._post_processor.post_process_batch(batch)
+            threshold = self._post_processor.current_threshold()
+        return StreamingResult(
+            score=float(batch.pred_score),
+            label=bool(batch.pred_label),
+            anomaly_map=_at_size(batch.anomaly_map, pixels),
+            threshold=float(threshold),
+            num_references=len(references) + self._model.model.num_golden,
+        )
+
+
+def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor) -> Tensor:
+    """Turns an image of any form into a tensor.
+
+    Args:
+        image: As :class:`StreamingDetector` takes it.
+
+    Returns:
+        Image ``(3, H, W)`` in 0..1.
+
+    Raises:
+        UnreadableImageError: The file cannot be decoded.
+        ValueError: An array or tensor has another shape, type or range.
+        TypeError: It is nothing of the kind.
+    """
+    match image:
+        case str() | Path():
+            return read_image_file(image)
+        case Image.Image():
+            return image_to_tensor(image)
+        case np.ndarray():
+            return _array_as_pixels(image)
+        case Tensor():
+            return _require_pixels(image)
+    msg = f"image must be a path, a NumPy array, a PIL image or a tensor, got {type(image).__name__}"
+    raise TypeError(msg)
+
+
+def _array_as_pixels(image: np.ndarray) -> Tensor:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:  # noqa: PLR2004
+        msg = f"an array must have shape (H, W, 3) and type uint8, got {image.shape} and {image.dtype}"
+        raise ValueError(msg)
+    # The copy spares torch arrays that are read-only or run backwards, such as BGR turned into RGB.
+    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1).float() / 255
+
+
+def _require_pixels(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():  # noqa: PLR2004
+        msg = f"a tensor must have shape (3, H, W) and a floating point type, got {tuple(image.shape)}, {image.dtype}"
+        raise ValueError(msg)
+    # Written so that NaN is refused, too.
+    if image.numel() and not (image.min() >= 0 and image.max() <= 1):
+        msg = f"a tensor's values must lie in 0..1, got {image.min().item():g}..{image.max().item():g}"
+        raise ValueError(msg)
+    return image.float()
+
+
+def _require_patch_sized(pixels: Tensor, patch_size: tuple[int, int]) -> None:
+    height, width = pixels.shape[-2:]
+    if not holds_a_patch((height, width), patch_size):
+        msg = f"image has {height}×{width} pixels, less than one {patch_size[0]}×{patch_size[1]} patch"
+        raise ValueError(msg)
+
+
+def _require_class_name(model: DualImageCLIP) -> None:
+    """Encodes a class name that was given to the constructor only."""
+    if model.class_name is None:
+        msg = 'the model does not know what the images show: call model.set_class_name("metal nut") or the like first'
+        raise ValueError(msg)
+    if torch.isnan(model.model.text_embeddings).any():
+        model.set_class_name(model.class_name)
+
+
+def _own_post_processor(model: DualImageCLIP) -> LabelFreePostProcessor:
+    """One with the model's thresholds and scales that has seen no image yet."""
+    if not isinstance(model.post_processor, LabelFreePostProcessor):
+        msg = f"post_processor must be a LabelFreePostProcessor, got {type(model.post_processor).__name__}"
+        raise TypeError(msg)
+    post_processor = copy.deepcopy(model.post_processor)
+    post_processor.forget()
+    return post_processor
+
+
+def _at_size(anomaly_map: Tensor, pixels: Tensor) -> Tensor:
+    """Brings a map ``(1, h, w)`` to the size of an image ``(3, H, W)``."""
+    height, width = pixels.shape[-2:]
+    resized = F.interpolate(anomaly_map.unsqueeze(1), (height, width), mode="bilinear", align_corners=False)
+    return resized[0, 0].cpu()
