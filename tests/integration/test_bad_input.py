@@ -1,5 +1,6 @@
 """What a user can get wrong: each message names the culprit."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,18 @@ def empty_file(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [truncated, not_an_image, empty_file])
-def test_unreadable_images_are_named(spoil, photos, tmp_path):
+@pytest.mark.parametrize("first", [False, True])
+def test_unreadable_images_of_a_folder_are_named_and_passed_over(spoil, first, photos, tmp_path, caplog):
+    before = [batch.pred_score for batch in predict(photos, tmp_path)]
     spoil(photos)
-    with pytest.raises(OSError, match=r"1 image file\(s\) cannot be read(?s:.*)broken\."):
-        predict(photos, tmp_path)
+    if first:
+        broken = next(photos.glob("broken.*"))
+        broken.rename(broken.with_stem("a_broken"))
+    after = predict(photos, tmp_path)
+    assert [batch.pred_score for batch in after] == before
+    assert not any("broken" in batch.image_path[0] for batch in after)
+    assert "1 file(s) could not be used" in caplog.text
+    assert "broken." in caplog.text
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -56,10 +65,19 @@ def test_an_empty_folder_is_named(workspace, tmp_path):
         predict(workspace / "nothing", tmp_path)
 
 
-def test_an_image_smaller_than_a_patch_is_named(photos, tmp_path):
-    save(np.zeros((8, 40, 3), dtype=np.uint8), photos / "speck.png")
+def test_an_image_smaller_than_a_patch_is_named_and_passed_over(photos, tmp_path, caplog):
+    before = [batch.pred_score for batch in predict(photos, tmp_path)]
+    # The first file that the first photo would be compared with.
+    save(np.zeros((8, 40, 3), dtype=np.uint8), photos / "a_speck.png")
+    assert [batch.pred_score for batch in predict(photos, tmp_path)] == before
+    assert re.search(r"a_speck.png: has 8×40 pixels, less than one 16×16 patch", caplog.text)
+
+
+def test_an_image_smaller_than_a_patch_is_named_in_a_test_run(mvtec, tmp_path):
+    save(np.zeros((8, 40, 3), dtype=np.uint8), mvtec / "bottle" / "test" / "good" / "speck.png")
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(ValueError, match=r"speck.png has 8×40 pixels, less than one 16×16 patch"):
-        predict(photos, tmp_path)
+        engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=0))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])

@@ -1,5 +1,6 @@
 """Two processes on one machine share an evaluation."""
 
+import csv
 import json
 import os
 import subprocess
@@ -193,3 +194,12 @@ def test_labels_of_photos_take_the_images_of_both_processes_into_account(runs):
     # Neither process alone had the eight images that a label takes.
     assert all(len(note["labels"]) < 8 for note in runs.notes["photos11"])
     assert [Path(path).stem for path, label in labels.items() if label] == ["spoilt_000"]
+
+
+def test_list_and_report_hold_the_images_of_both_processes(runs):
+    (path,) = (runs.folder / "results" / "photos11").rglob("predictions.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = {path: label for note in runs.notes["photos11"] for path, label in note["labels"].items()}
+    assert {row["path"]: row["label"] == "anomalous" for row in rows} == expected
+    assert path.with_name("report.html").read_text().count('<li class="card') == 11

@@ -1,0 +1,304 @@
+"""The command ``dual-image-clip``, for those who do not want to know about anomalib's."""
+
+import argparse
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+# torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
+if TYPE_CHECKING:
+    from dual_image_clip.lightning_model import DualImageCLIP
+    from dual_image_clip.prediction.predictions import Outcome
+
+FAILED, WRONG_ARGUMENTS, INTERRUPTED = 1, 2, 130
+_DEFAULT_OUTPUT = Path("results/DualImageCLIP/latest")
+_TOP = 3
+_DESCRIPTION = """\
+Scores every photo of a folder and its subfolders, finds the places that look unlike the rest, and writes
+
+  report.html      the photos ranked, most suspicious first, each beside its heatmap; opens without internet
+  predictions.csv  path, score, label, threshold and number of references of each photo, in the same order
+  images/          a heatmap for each photo
+
+Nothing has to be trained, and no good samples are needed. Files that cannot be read are listed and passed over. Ctrl-C
+ends early and keeps what is done.
+"""
+_EXIT_CODES = """\
+exit codes: 0 all went well, 1 the run failed, 2 an argument is wrong, 130 ended early by Ctrl-C
+
+example: dual-image-clip predict PHOTOS --class-name "metal nut"
+"""
+
+
+class CommandError(Exception):
+    """Something that a user can put right, told in one line.
+
+    Args:
+        message: What is wrong.
+        exit_code: Of the command.
+    """
+
+    def __init__(self, message: str, exit_code: int = WRONG_ARGUMENTS) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Those of the command line; without them, the process's.
+
+    Returns:
+        Exit code, see ``dual-image-clip predict --help``.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command](options)
+    except CommandError as error:
+        _say(f"dual-image-clip: error: {' '.join(str(error).split())}", sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if options.command == "predict":
+            _say("Interrupted before the first image was scored; nothing was written.", sys.stderr)
+        return INTERRUPTED
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Scores a folder of photos.
+
+    Args:
+        options: Arguments of ``predict``.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        CommandError: An argument is wrong, or the run failed.
+    """
+    _check(options)
+    warnings.simplefilter("ignore")
+    from anomalib.engine import Engine
+    from anomalib.visualization import ImageVisualizer
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    model = _load_model(
+        options,
+        class_name=options.class_name,
+        threshold=options.threshold,
+        visualizer=ImageVisualizer(output_dir=options.output / "images"),
+    )
+    report = model.prediction_report
+    report.folder = options.output
+    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[RichProgressBar()])
+    try:
+        engine.predict(model=model, data_path=options.folder, return_predictions=False)
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error), FAILED) from error
+    except SystemExit:
+        # Lightning's end after Ctrl-C; by then the report is written.
+        if not engine.trainer.interrupted:
+            raise
+        if report.outcome is None:
+            raise KeyboardInterrupt from None
+        _summarise(report.outcome, options.output)
+        return INTERRUPTED
+    if report.outcome is None or not report.outcome.predictions:
+        msg = f"no image in {options.folder} could be scored, see {options.output / 'report.html'}"
+        raise CommandError(msg, FAILED)
+    _summarise(report.outcome, options.output)
+    return 0
+
+
+def ui(options: argparse.Namespace) -> int:
+    """Serves the page until Ctrl-C.
+
+    Args:
+        options: Arguments of ``ui``.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        CommandError: An argument is wrong, Gradio is not installed, or the port is taken.
+    """
+    from dual_image_clip.ui.server import require_free_port, require_gradio, serve
+
+    try:
+        require_gradio()
+        require_free_port(options.host, options.port)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    warnings.simplefilter("ignore")
+    model = _load_model(options)
+    try:
+        serve(model, options.host, options.port, lambda address: _say(f"Open {address} in a browser; Ctrl-C ends."))
+    except OSError as error:
+        raise CommandError(str(error), FAILED) from error
+    return 0
+
+
+COMMANDS = {"predict": predict, "ui": ui}
+
+
+def _load_model(options: argparse.Namespace, **arguments: Any) -> "DualImageCLIP":
+    """Loads the model of a command; ``arguments`` are further ones of the model."""
+    from dual_image_clip.lightning_model import DualImageCLIP
+
+    _quieten()
+    chosen = {"backbone": options.backbone, "pretrained": options.pretrained}
+    try:
+        return DualImageCLIP(
+            num_references=options.num_references,
+            adaptation_steps=options.adaptation_steps,
+            **{name: value for name, value in chosen.items() if value is not None},
+            **arguments,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dual-image-clip", description="Finds defects in photos, without training.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser(
+        "predict",
+        help="score a folder of photos",
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of photos, or a single photo")
+    command.add_argument(
+        "--class-name", required=True, metavar="NAME", help='what the photos show, in English words: "metal nut"'
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        default=_DEFAULT_OUTPUT,
+        metavar="DIR",
+        help="where to write; an earlier report and list there are replaced (default: %(default)s)",
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        help="call a photo anomalous when its score, 0 to 1, is above this "
+        "(default: judged by the scores of all photos, which takes at least eight)",
+    )
+    _add_model_arguments(command)
+    _add_ui(commands)
+    return parser
+
+
+def _add_ui(commands: Any) -> None:
+    command = commands.add_parser(
+        "ui",
+        help="serve a page on which images can be dropped",
+        description="Serves a page: drop images, type what they show, see them ranked with heatmaps. Nothing leaves "
+        "this machine, and nobody else can open the page unless --host says so. Needs Gradio: "
+        "pip install 'dual-image-clip[ui]'",
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets everybody in the network use the page (default: %(default)s)",
+    )
+    command.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    _add_model_arguments(command)
+
+
+def _add_model_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--num-references",
+        type=int,
+        default=1,
+        metavar="N",
+        help="other photos that each is compared with; more find more and take longer (default: %(default)s)",
+    )
+    command.add_argument(
+        "--adaptation-steps",
+        type=int,
+        default=2,
+        metavar="N",
+        help="steps of fitting to each photo; 0 takes half the time (default: %(default)s)",
+    )
+    command.add_argument(
+        "--backbone",
+        help="CLIP architecture (default: ViT-B-16-plus-240, 0.8 GB to download once); "
+        "dual-image-clip-demo lies inside the package, for a first try",
+    )
+    command.add_argument("--pretrained", help="tag of open_clip's, or a file of weights, for machines without internet")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Everything that can be told before anything is loaded.
+
+    Raises:
+        CommandError: An argument is wrong.
+    """
+    folder: Path = options.folder
+    if not folder.exists():
+        msg = f"there is no folder {folder}"
+        raise CommandError(msg)
+    if not any(character.isalpha() for character in options.class_name):
+        msg = f'--class-name {options.class_name!r} has no letters; say what the photos show, such as "metal nut"'
+        raise CommandError(msg)
+    if options.output.resolve().is_relative_to(folder.resolve()):
+        msg = f"--output {options.output} lies inside {folder}, where heatmaps would be taken for photos the next time"
+        raise CommandError(msg)
+    _require_images(folder)
+    _require_writable(options.output)
+
+
+def _require_images(folder: Path) -> None:
+    from anomalib.data.utils import get_image_filenames
+
+    try:
+        get_image_filenames(folder)
+    except (ValueError, OSError) as error:
+        msg = f"no images in {folder} or its subfolders (such as .png, .jpg, .tif): {error}"
+        raise CommandError(msg) from error
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        msg = f"cannot write to --output {folder}: {error.strerror}"
+        raise CommandError(msg) from error
+
+
+def _quieten() -> None:
+    """Keeps the notes of libraries, of no use to somebody with a folder of photos, out of the way."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("anomalib", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _summarise(outcome: "Outcome", output: Path) -> None:
+    from dual_image_clip.prediction.predictions import printable
+
+    labels = f"{outcome.num_anomalous} anomalous"
+    if outcome.threshold is None:
+        labels = "too few to call any normal or anomalous without --threshold"
+    _say(f"{len(outcome.predictions)} images, {labels}")
+    if outcome.num_left_out:
+        _say(f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at.")
+    _say("Most suspicious:")
+    for each in outcome.predictions[:_TOP]:
+        _say(f"  {each.score:.3f}  {each.label}  {printable(each.path)}")
+    _say(f"Report: {output / 'report.html'}")
+    _say(f"List:   {output / 'predictions.csv'}")
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    (stream or sys.stdout).write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

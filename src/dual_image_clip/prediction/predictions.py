@@ -1,0 +1,113 @@
+"""What a prediction run says about each image, and the CSV file of it."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dual_image_clip.prediction.sketch import Sketch
+
+HEADER = ("path", "score", "label", "threshold", "num_references")
+
+
+class Prediction(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        path: Image file.
+        score: Image score, in 0..1.
+        label: ``"anomalous"``, ``"normal"``, or ``"undecided"`` where there is no threshold.
+        num_references: Other images that it was compared with, golden ones included.
+        sketch: Small pictures for the report.
+    """
+
+    path: str
+    score: float
+    label: str
+    num_references: int
+    sketch: Sketch
+
+
+class UnusableFile(NamedTuple):
+    """A file that was passed over.
+
+    Attributes:
+        path: The file.
+        reason: Why, in words.
+    """
+
+    path: str
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """What a run has found.
+
+    Attributes:
+        predictions: One for each image, highest score first.
+        threshold: Score above which an image is anomalous; ``None`` where there is none.
+        unusable: Files that were passed over.
+        total: Files that there were, including those that an early end has left out.
+    """
+
+    predictions: list[Prediction]
+    threshold: float | None
+    unusable: list[UnusableFile]
+    total: int
+
+    @property
+    def num_anomalous(self) -> int:
+        """Images that are called anomalous."""
+        return sum(each.label == "anomalous" for each in self.predictions)
+
+    @property
+    def num_left_out(self) -> int:
+        """Files that an early end of the run has left out."""
+        return max(0, self.total - len(self.predictions) - len(self.unusable))
+
+
+def decide(score: float, threshold: float | None) -> str:
+    """Labels an image.
+
+    Args:
+        score: Its score.
+        threshold: Score above which it is anomalous, or ``None``.
+
+    Returns:
+        A label, see :class:`Prediction`.
+    """
+    if threshold is None:
+        return "undecided"
+    return "anomalous" if score > threshold else "normal"
+
+
+def rank(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Sorts predictions, highest score first; equal ones by path, so that the order repeats itself."""
+    return sorted(predictions, key=lambda prediction: (-prediction.score, prediction.path))
+
+
+def write_csv(outcome: Outcome, path: Path) -> None:
+    """Writes one row an image, highest score first.
+
+    Args:
+        outcome: What the run has found.
+        path: CSV file, UTF-8.
+    """
+    threshold = "" if outcome.threshold is None else f"{outcome.threshold:.6f}"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for each in outcome.predictions:
+            writer.writerow([printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references])
+
+
+def printable(text: str) -> str:
+    r"""Replaces what is no UTF-8 in the name of a file, which may hold any bytes.
+
+    Args:
+        text: Such as a path.
+
+    Returns:
+        The same with escapes such as ``\udcff``.
+    """
+    return text.encode("utf-8", errors="backslashreplace").decode()

@@ -1,0 +1,105 @@
+"""Small pictures of an image and its anomaly map, made while images pass, so that none of them has to be kept."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+_SIDE = 256
+_MAP_SIDE = 64
+# Two pictures of 2,000 images, in base64, then stay below 60 MB.
+_MOST_BYTES = 10_000
+_QUALITIES = (85, 70, 55, 40, 25, 10)
+
+
+class Sketch(NamedTuple):
+    """What is left of an image.
+
+    Attributes:
+        photo: The image as JPEG.
+        anomaly_map: The anomaly map, half precision, at most 64 pixels wide and high.
+    """
+
+    photo: bytes
+    anomaly_map: Tensor
+
+
+class ColourScale(NamedTuple):
+    """Values of anomaly maps that are drawn in the first and in the last colour.
+
+    Attributes:
+        low: Drawn blue.
+        high: Drawn red.
+    """
+
+    low: float
+    high: float
+
+
+def make_sketch(image: Tensor, anomaly_map: Tensor) -> Sketch:
+    """Makes the small pictures of one image.
+
+    Args:
+        image: RGB in 0..1, ``(3, H, W)``.
+        anomaly_map: Its anomaly map, ``(h, w)``.
+
+    Returns:
+        The sketch.
+    """
+    photo = to_pil_image(image.detach().float().clamp(0, 1).cpu())
+    photo.thumbnail((_SIDE, _SIDE))
+    height, width = anomaly_map.shape
+    shrink = min(1.0, _MAP_SIDE / max(height, width))
+    size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    small = F.interpolate(anomaly_map[None, None].float(), size, mode="area")[0, 0]
+    return Sketch(_jpeg(photo), small.half().cpu())
+
+
+def common_scale(sketches: Sequence[Sketch]) -> ColourScale:
+    """One scale for all images of a run, so that their colours can be compared.
+
+    Args:
+        sketches: Sketches of all images.
+
+    Returns:
+        From the usual value, a median, to the largest.
+    """
+    if not sketches:
+        return ColourScale(0.0, 1.0)
+    usual = torch.stack([sketch.anomaly_map.float().median() for sketch in sketches]).median()
+    peak = max(float(sketch.anomaly_map.max()) for sketch in sketches)
+    return ColourScale(float(usual), peak)
+
+
+def draw_overlay(sketch: Sketch, scale: ColourScale) -> bytes:
+    """Draws the heatmap over the image.
+
+    Args:
+        sketch: An image's sketch.
+        scale: Colours.
+
+    Returns:
+        JPEG of the photo's size.
+    """
+    photo = Image.open(io.BytesIO(sketch.photo))
+    share = (sketch.anomaly_map.float() - scale.low) / max(scale.high - scale.low, 1e-6)
+    heat = to_pil_image(share.clamp(0, 1)).resize(photo.size, Image.Resampling.BILINEAR)
+    return _jpeg(overlay_image(photo, visualize_anomaly_map(heat), alpha=0.5).convert("RGB"))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    """The best quality that the limit allows."""
+    encoded = b""
+    for quality in _QUALITIES:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        encoded = file.getvalue()
+        if len(encoded) <= _MOST_BYTES:
+            break
+    return encoded
