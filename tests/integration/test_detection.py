@@ -17,7 +17,7 @@ COUNT = 10
 SEED = 7
 # What the checkpoint reaches on these 160 images, less a margin.
 IMAGE_BOUND = 0.60
-PIXEL_BOUND = 0.70
+PIXEL_BOUND = 0.64
 
 NO_REFERENCE = ScoreWeights(lambda_1=0.0, lambda_4=0.0)
 TABLE_3 = {
