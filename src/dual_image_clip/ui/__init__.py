@@ -1,0 +1,1 @@
+"""The page of ``dual-image-clip ui``: drop images, see them ranked, with heatmaps."""

@@ -1,0 +1,95 @@
+"""What the page shows of an outcome: pure functions, without Gradio."""
+
+import html
+import io
+
+from anomalib.visualization.image.functional import visualize_anomaly_map
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from dual_image_clip.prediction.predictions import Outcome, Prediction, decide
+from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale
+
+TABLE_HEADER = ("rank", "name", "score", "label")
+
+
+def relabel(outcome: Outcome, threshold: float) -> Outcome:
+    """Labels the images of an outcome anew.
+
+    Args:
+        outcome: What was found.
+        threshold: Score above which an image is anomalous.
+
+    Returns:
+        The same with other labels.
+    """
+    predictions = [each._replace(label=decide(each.score, threshold)) for each in outcome.predictions]
+    return outcome._replace(predictions=predictions, threshold=threshold)
+
+
+def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:
+    """Heatmaps and captions, in the order of the outcome, all with the same colours.
+
+    Args:
+        outcome: What was found.
+        opacity: Of the heatmaps, 0..1.
+
+    Returns:
+        Pairs of a picture and its caption.
+    """
+    scale = common_scale([each.sketch for each in outcome.predictions])
+    return [(overlay(each.sketch, scale, opacity), caption(each)) for each in outcome.predictions]
+
+
+def caption(prediction: Prediction) -> str:
+    """Name, score and label of an image, such as ``"a.png: 0.512, normal"``."""
+    return f"{prediction.path}: {prediction.score:.3f}, {prediction.label}"
+
+
+def overlay(sketch: Sketch, scale: ColourScale, opacity: float) -> Image.Image:
+    """Lays the heatmap over the photo.
+
+    Args:
+        sketch: An image's photo and map.
+        scale: Colours.
+        opacity: 0 shows the photo alone, 1 the heatmap alone.
+
+    Returns:
+        RGB picture of the photo's size.
+    """
+    photo = Image.open(io.BytesIO(sketch.photo)).convert("RGB")
+    share = (sketch.anomaly_map.float() - scale.low) / max(scale.high - scale.low, 1e-6)
+    heat = to_pil_image(share.clamp(0, 1)).resize(photo.size, Image.Resampling.BILINEAR)
+    return Image.blend(photo, visualize_anomaly_map(heat).convert("RGB"), opacity)
+
+
+def table(outcome: Outcome) -> list[list[str]]:
+    """Rows for :data:`TABLE_HEADER`, in the order of the outcome."""
+    return [
+        [str(rank), each.path, f"{each.score:.3f}", each.label]
+        for rank, each in enumerate(outcome.predictions, start=1)
+    ]
+
+
+def summary(outcome: Outcome) -> str:
+    """Says in HTML how many images are anomalous, what is missing, and which files could not be used."""
+    count = len(outcome.predictions)
+    lines = [f"<strong>{count} image{'' if count == 1 else 's'} scored, {outcome.num_anomalous} anomalous.</strong>"]
+    if count and outcome.threshold is None:
+        lines.append("Too few images to find a threshold, which takes eight: move the slider to set one.")
+    if count == 1:
+        lines.append("A single image has no other to be compared with; it was scored by text alone.")
+    lines += [
+        f'<span class="problem">Not scored: {html.escape(each.path)} {html.escape(each.reason)}.</span>'
+        for each in outcome.unusable
+    ]
+    return "<br>".join(lines)
+
+
+def problem(text: str) -> str:
+    """A message in HTML that something has to be put right first.
+
+    Args:
+        text: Plain text.
+    """
+    return f'<span class="problem">{html.escape(text)}</span>'

@@ -1,0 +1,98 @@
+"""What the page shows, against values worked out by hand."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile
+from dual_image_clip.prediction.sketch import ColourScale, Sketch
+from dual_image_clip.ui.results import caption, gallery, overlay, problem, relabel, summary, table
+
+
+def make_sketch(values) -> Sketch:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 32), (90, 120, 150)).save(file, "JPEG", quality=95)
+    return Sketch(file.getvalue(), torch.tensor(values).half())
+
+
+def make_outcome(threshold: float | None = 0.5) -> Outcome:
+    """Scores 0.75, 0.5 and 0.25."""
+    maps = ([[0.0, 0.8]], [[0.1, 0.1]], [[0.0, 0.4]])
+    predictions = [
+        Prediction(f"{index}.png", 0.75 - 0.25 * index, "normal", 1, make_sketch(values))
+        for index, values in enumerate(maps)
+    ]
+    return Outcome(predictions, threshold, [], 3)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "labels"),
+    [
+        (0.0, ["anomalous", "anomalous", "anomalous"]),
+        (0.3, ["anomalous", "anomalous", "normal"]),
+        (0.5, ["anomalous", "normal", "normal"]),
+        (1.0, ["normal", "normal", "normal"]),
+    ],
+)
+def test_relabel(threshold, labels):
+    outcome = relabel(make_outcome(), threshold)
+    assert [each.label for each in outcome.predictions] == labels
+    assert outcome.threshold == threshold
+    assert outcome.num_anomalous == labels.count("anomalous")
+
+
+def test_overlay_is_photo_at_0_heat_at_1_and_a_mixture_between():
+    sketch, scale = make_sketch([[0.0, 1.0]]), ColourScale(0.0, 1.0)
+    photo, mixture, heat = (np.asarray(overlay(sketch, scale, alpha)).astype(float) for alpha in (0, 0.25, 1))
+    np.testing.assert_allclose(photo, np.broadcast_to([90, 120, 150], photo.shape), atol=2)
+    red, _, blue = heat[16, 0]
+    assert blue > red + 100
+    red, _, blue = heat[16, 63]
+    assert red > blue + 100
+    np.testing.assert_allclose(mixture, 0.75 * photo + 0.25 * heat, atol=1)
+
+
+def test_colours_mean_the_same_in_all_pictures():
+    pictures = [np.asarray(picture).astype(int) for picture, _ in gallery(make_outcome(), 1.0)]
+    hottest = [picture[16, 63, 0] - picture[16, 63, 2] for picture in pictures]
+    # 0.8 is the largest value of all and red; 0.4 of another image is not, though it is the largest there.
+    assert hottest[0] > 100
+    assert hottest[2] < hottest[0] - 50
+    assert hottest[1] < hottest[2]
+
+
+def test_captions_are_in_order():
+    captions = [text for _, text in gallery(relabel(make_outcome(), 0.5), 0.5)]
+    assert captions == ["0.png: 0.750, anomalous", "1.png: 0.500, normal", "2.png: 0.250, normal"]
+    assert caption(make_outcome().predictions[2]._replace(label="undecided")) == "2.png: 0.250, undecided"
+
+
+def test_table():
+    assert table(relabel(make_outcome(), 0.5)) == [
+        ["1", "0.png", "0.750", "anomalous"],
+        ["2", "1.png", "0.500", "normal"],
+        ["3", "2.png", "0.250", "normal"],
+    ]
+
+
+def test_summary_counts_and_names_what_is_missing():
+    outcome = relabel(make_outcome(), 0.3)._replace(unusable=[UnusableFile("<b>.png", "is <i>broken</i>")])
+    text = summary(outcome)
+    assert "3 images scored, 2 anomalous" in text
+    assert "&lt;b&gt;.png is &lt;i&gt;broken&lt;/i&gt;." in text
+    assert "<i>" not in text
+    assert "slider" not in text
+
+
+def test_summary_of_few_images():
+    assert "move the slider" in summary(make_outcome(threshold=None))
+    alone = make_outcome()._replace(predictions=make_outcome().predictions[:1])
+    assert "1 image scored" in summary(alone)
+    assert "text alone" in summary(alone)
+
+
+def test_problem_is_text():
+    assert "&lt;b&gt;" in problem("<b>")

@@ -1,0 +1,67 @@
+"""Uploads that can be scored, and those that cannot."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dual_image_clip.ui.uploads import UnusableUploadError, display_names, read_upload
+from tests.drawn_data import draw_plate, save
+
+PATCH = (16, 16)
+
+
+def test_good_image_is_read_as_it_is(tmp_path):
+    plate, _ = draw_plate(0)
+    pixels = read_upload(save(plate, tmp_path / "a.png"), PATCH)
+    np.testing.assert_allclose(pixels.permute(1, 2, 0).numpy(), plate / 255, atol=1e-6)
+
+
+def test_large_file_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(51 * 2**20)
+    with pytest.raises(UnusableUploadError, match="51 MB, more than 50 MB"):
+        read_upload(path, PATCH)
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (14_000, 14_000)], ids=["Pillow would read", "Pillow refuses"])
+def test_image_of_too_many_pixels_is_refused(tmp_path, size, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("was decoded"))
+    path = tmp_path / "large.png"
+    path.write_bytes(_png_head(*size))
+    with pytest.raises(UnusableUploadError, match="more than 100 megapixels"):
+        read_upload(path, PATCH)
+
+
+def _png_head(width: int, height: int) -> bytes:
+    """A PNG that claims a size and ends there."""
+    import struct
+    import zlib
+
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(head))
+    data = b"\x00\x00\x00\x01IDATx" + struct.pack(">I", zlib.crc32(b"IDATx"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + checksum + data
+
+
+def test_image_smaller_than_a_patch_is_refused(tmp_path):
+    with pytest.raises(UnusableUploadError, match="has 20×15 pixels, less than one 16×16 patch"):
+        read_upload(save(np.zeros((20, 15, 3), np.uint8), tmp_path / "small.png"), PATCH)
+
+
+def test_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("no image")
+    with pytest.raises(UnusableUploadError, match="damaged or of another kind"):
+        read_upload(path, PATCH)
+
+
+def test_truncated_image_is_refused(tmp_path):
+    path = save(draw_plate(0)[0], tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UnusableUploadError, match="the file is damaged"):
+        read_upload(path, PATCH)
+
+
+def test_names_stay_apart():
+    assert display_names(["/x/a.png", "/y/b.png", "/z/a.png"]) == ["a.png", "b.png", "a.png (2)"]
