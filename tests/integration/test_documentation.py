@@ -1,0 +1,129 @@
+"""Every command of the README and of docs/, typed as it stands there; only weights and data are the tests' own."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from anomalib.cli.cli import AnomalibCLI
+from drawn_data import make_category, make_photos
+
+from dual_image_clip import cli
+from dual_image_clip.backbone import EMBEDDED
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+SMALL = {
+    "Procedural": ["--data.num_train", "1", "--data.num_test_normal", "4", "--data.num_test_anomalous", "4"],
+    "PHOTOS": [],
+}
+MEASURES = {"benchmarks.speed", "benchmarks.predict", "benchmarks.streaming", "benchmarks.checkpoint"}
+OWN_WEIGHTS = ["--model.backbone", EMBEDDED, "--model.pretrained", EMBEDDED]
+
+
+def commands() -> list[str]:
+    blocks = [block for page in PAGES for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)]
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+@pytest.fixture
+def clone(workspace, monkeypatch):
+    """A folder that has what a clone has, and data where the commands expect it."""
+    for name in ("configs", "examples"):
+        (workspace / name).symlink_to(ROOT / name)
+    for category in ("bottle", "cable", "capsule"):
+        make_category(workspace / "datasets" / "MVTecAD" / category)
+    make_category(workspace / "datasets" / "visa" / "visa_pytorch" / "pcb1")
+    make_photos(workspace / "PHOTOS", normal=8)
+    make_photos(workspace / "GOOD", normal=4, defective=0)
+    made = make_category(workspace / "made")
+    (workspace / "SORTED").mkdir()
+    (made / "test" / "good").rename(workspace / "SORTED" / "good")
+    (made / "test" / "spot").rename(workspace / "SORTED" / "defective")
+    monkeypatch.syspath_prepend(ROOT)
+    return workspace
+
+
+def test_there_are_commands():
+    assert len(commands()) > 15
+    assert 'dual-image-clip predict PHOTOS --class-name "metal nut"' in commands()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command(command, clone, monkeypatch):
+    program, *arguments = shlex.split(command, comments=True)
+    run = {
+        "anomalib": run_anomalib,
+        "dual-image-clip": run_own_command,
+        "make": check_target,
+        "pip": check_extra,
+        "python": run_python,
+    }[program]
+    run(arguments, clone, monkeypatch)
+
+
+def run_anomalib(arguments, clone, monkeypatch):
+    data = arguments[arguments.index("--data") + 1] if "--data" in arguments else None
+    where = ["--data.root", "datasets/visa"] if "configs/visa.yaml" in arguments else []
+    AnomalibCLI([*arguments, *OWN_WEIGHTS, *where, *SMALL.get(data, [])])
+    assert list((clone / "results" / "DualImageCLIP").rglob("images/**/*.png"))
+    if arguments[0] == "predict":
+        assert list((clone / "results" / "DualImageCLIP").rglob("report.html"))
+
+
+def run_own_command(arguments, clone, monkeypatch):
+    if arguments == ["ui"]:
+        # The page itself is driven in tests/ui.
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["ui", "--help"])
+        assert ended.value.code == 0
+        return
+    weights = [] if "--backbone" in arguments else ["--backbone", EMBEDDED]
+    assert cli.main([*arguments, *weights]) in {None, 0}
+    assert list(clone.rglob("predictions.csv"))
+    assert list(clone.rglob("report.html"))
+
+
+def run_python(arguments, clone, monkeypatch):
+    if arguments[0] == "examples/watch_folder.py":
+        monkeypatch.setattr(sys, "argv", [*arguments, "--backbone", EMBEDDED])
+        runpy.run_path(arguments[0], run_name="__main__")
+    elif arguments[1] == "benchmarks.run":
+        run_benchmark(arguments[2:], clone, monkeypatch)
+    else:
+        # Minutes long: what is tested is that they exist and take what is typed.
+        assert arguments[1] in MEASURES
+        command = [sys.executable, *arguments, "--help"]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def run_benchmark(arguments, clone, monkeypatch):
+    small = [f"backbone={EMBEDDED}", f"pretrained={EMBEDDED}", "output=report", "examples=0"]
+    given = " ".join(arguments)
+    if "seeds=" not in given:
+        small.append("seeds=[0]")
+    if "demo.yaml" in given:
+        counts = "num_train: 8, num_test_normal: 5, num_test_anomalous: 5"
+        small += ["data.categories=[gear]", f"data.arguments={{{counts}}}"]
+    elif "data.categories=" not in given and "data.name=Folder" not in given:
+        small.append(f"data.categories=[{'pcb1' if 'Visa' in given else 'bottle'}]")
+    monkeypatch.setattr(sys, "argv", ["benchmarks.run", *arguments, *small])
+    runpy.run_module("benchmarks.run", run_name="__main__")
+    assert "No job failed" in (clone / "report" / "report.md").read_text()
+
+
+def check_target(arguments, clone, monkeypatch):
+    assert f"\n{arguments[0]}: " in (ROOT / "Makefile").read_text()
+
+
+def check_extra(arguments, clone, monkeypatch):
+    table = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = re.findall(r"^(\w+) = ", table, re.M)
+    (package,) = arguments[1:]
+    named = re.fullmatch(r"\.(?:\[(.*)\])?", package)
+    assert named
+    assert set(filter(None, (named[1] or "").split(","))) <= set(extras)
