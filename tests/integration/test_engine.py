@@ -88,14 +88,20 @@ def test_non_square_images_keep_their_geometry(size, workspace, tmp_path):
 
 
 @pytest.mark.parametrize("reduced", ["bf16-mixed", "bf16-true"])
-def test_bfloat16_gives_nearly_the_scores_of_float32(reduced, mvtec, tmp_path):
+@pytest.mark.parametrize("steps", [0, 2])
+def test_bfloat16_gives_nearly_the_scores_of_float32(steps, reduced, mvtec, tmp_path):
     scores = []
     for precision in ("32-true", reduced):
         engine = make_engine(tmp_path, precision=precision)
-        batches = engine.predict(model=make_model(post_processor=False, visualizer=False), datamodule=make_data(mvtec))
+        model = make_model(post_processor=False, visualizer=False, adaptation_steps=steps)
+        batches = engine.predict(model=model, datamodule=make_data(mvtec))
         scores.append(torch.cat([batch.pred_score for batch in batches]))
     assert scores[1].dtype == torch.float32
-    torch.testing.assert_close(scores[0], scores[1], atol=0.15, rtol=0)
+    if steps:
+        # Single images depend on how their pseudo anomaly is rounded.
+        assert torch.corrcoef(torch.stack(scores))[0, 1] > 0.99
+    else:
+        torch.testing.assert_close(scores[0], scores[1], atol=0.05, rtol=0)
     assert not torch.equal(scores[0], scores[1])
 
 
