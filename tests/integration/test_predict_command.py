@@ -31,6 +31,11 @@ SCRIPT = "<script>alert(1)<script>.png"
 run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=120)
 
 
+def hear_ctrl_c() -> None:
+    """A process in the background of a shell does not hear it, nor do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -132,7 +137,13 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
 
 
 def interrupt_after(count: int, command: list, folder: Path) -> subprocess.CompletedProcess:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
+    )
     deadline = time.monotonic() + 100
     while len(list(folder.rglob("images/**/*.png"))) < count and process.poll() is None:
         assert time.monotonic() < deadline

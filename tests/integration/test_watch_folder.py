@@ -21,6 +21,11 @@ SCRIPT = Path(watch_folder.__file__)
 ARGUMENTS = ["--class-name", "plate", "--backbone", EMBEDDED, "--interval", "0.1"]
 
 
+def hear_ctrl_c() -> None:
+    """A process in the background of a shell does not hear it, nor do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as rows:
         return list(csv.DictReader(rows))
@@ -74,7 +79,13 @@ def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
 def test_files_that_come_are_scored_until_it_is_ended(workspace):
     photos, results = make_photos(workspace / "photos", normal=1, defective=0), workspace / "results.csv"
     command = [sys.executable, SCRIPT, photos, *ARGUMENTS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
+    ) as process:
         try:
             wait_for(lambda: results.exists() and len(rows_of(results)) == 1)
             save(draw_plate(50)[0], photos / "late.png")
