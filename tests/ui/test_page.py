@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,8 +197,6 @@ def test_from_upload_to_csv(page, address, tmp_path):
     page.find("#pictures .thumbnail-item").click()
     wait_for(lambda: page.texts("#pictures [title=Download]"), "the enlarged picture")
     assert not page.texts("#pictures [title=Share]")
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.browser.save_screenshot(str(Path(folder) / "page.png"))
     _nothing_left_loopback(page.browser, address)
 
 
