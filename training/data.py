@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, Category
+from dual_image_clip.procedural import HELD_OUT_DEFECTS, Category
 from dual_image_clip.procedural.canvas import generator
 from dual_image_clip.procedural.datamodule import RENDERER_VERSION
 from training.recipe import DataRecipe
@@ -19,7 +19,6 @@ from training.recipe import DataRecipe
 logger = logging.getLogger(__name__)
 
 IMAGE_SIZE = 240
-TRAINING_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.held_out)
 
 
 class FamilyData(NamedTuple):
@@ -43,7 +42,7 @@ def draw_training_set(folder: Path, recipe: DataRecipe) -> None:
         folder: Folder of the training set.
         recipe: How much to draw.
     """
-    missing = [name for name in TRAINING_FAMILIES if not _folder(folder, name, recipe).is_dir()]
+    missing = [name for name in recipe.families if not _folder(folder, name, recipe).is_dir()]
     if not missing:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def load_training_set(folder: Path, recipe: DataRecipe) -> list[FamilyData]:
     """
     return [
         FamilyData(name, *(np.load(_folder(folder, name, recipe) / f"{part}.npy", mmap_mode="r") for part in _PARTS))
-        for name in TRAINING_FAMILIES
+        for name in recipe.families
     ]
 
 

@@ -15,7 +15,15 @@ from torchmetrics.functional.classification import binary_auroc
 
 from dual_image_clip.adaptation import Adapters, adapt_tokens, initial_adapter
 from dual_image_clip.scoring import ScoreWeights
-from training.batches import IMAGES_PER_PRODUCT, Batch, add_pseudo_anomalies, cover_of_patches, draw_batch, photograph
+from training.batches import (
+    IMAGES_PER_PRODUCT,
+    Batch,
+    add_pseudo_anomalies,
+    cover_of_patches,
+    draw_batch,
+    make_new_materials,
+    photograph,
+)
 from training.data import IMAGE_SIZE, FamilyData
 from training.losses import (
     balanced,
@@ -58,6 +66,20 @@ class Heads(nn.Module):
         return reading[0].clamp(1, 60) * (scores - reading[1])
 
 
+class Moment(NamedTuple):
+    """Where a training is.
+
+    Attributes:
+        round: Number of the round, from 0.
+        step: Step in it.
+        steps: Its length.
+    """
+
+    round: int
+    step: int
+    steps: int
+
+
 class Step(NamedTuple):
     """What one step has computed.
 
@@ -81,10 +103,11 @@ class ImageTraining:
         data: The training set.
         recipe: The recipe.
         checkpoint: Where the state is kept.
+        seed: Seed of what is seen.
     """
 
     def __init__(
-        self, clip: Any, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path
+        self, clip: Any, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path, seed: int
     ) -> None:
         torch.manual_seed(recipe.seed + 2)
         self.clip = clip
@@ -92,40 +115,36 @@ class ImageTraining:
         self.data = data
         self.recipe = recipe
         self.checkpoint = checkpoint
+        self.seed = seed
         self.heads = Heads(recipe.tower.width)
         self.optimizers = make_optimizers(clip, self.heads, recipe)
         self.step = 0
-        self.words = list(words_of_families())
+        self.words = words_of_families(recipe.data.families)
 
-    def run(self) -> None:
-        """Trains to the end."""
+    def run(self, until: int) -> None:
+        """Trains up to a step.
+
+        Args:
+            until: The step, counted from the first round's start.
+        """
         self._restore()
-        settings, log, start, first = self.recipe.images, _Log(), time.monotonic(), self.step
-        while self.step < settings.steps:
+        log, start, first = _Log(), time.monotonic(), self.step
+        while self.step < until:
             log.add(self._advance())
             if self.step % _REPORT_EVERY == 0:
                 pace = (time.monotonic() - start) / (self.step - first)
-                logger.info("images %d/%d, %.2f s a step: %s", self.step, settings.steps, pace, log.summary())
-            if self.step % settings.save_every == 0 or self.step == settings.steps:
+                logger.info("images %d/%d, %.2f s a step: %s", self.step, until, pace, log.summary())
+            if self.step % self.recipe.images.save_every == 0 or self.step == until:
                 self._save()
 
     def _advance(self) -> dict[str, float]:
         """One step; depends on the state, the seed and the step's number alone."""
-        settings = self.recipe.images
-        rate = learning_rate(self.step, settings.steps, settings.warm_up)
+        moment = moment_of(self.step, self.recipe.images.rounds)
+        rate = learning_rate(moment.step, moment.steps, self.recipe.images.warm_up)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
-        rng = np.random.default_rng([self.recipe.seed, 3, self.step])
-        in_windows = self.step < settings.window_share * settings.steps
-        size = settings.window if in_windows else IMAGE_SIZE
-        products = settings.window_products if in_windows else settings.full_products
-        strongest = 1 + (settings.strongest_defects - 1) * (1 - self.step / settings.steps)
-        # Blends make the families many; the end belongs to products as they are.
-        blended_share = settings.blended_share if in_windows else 0.0
-        batch = draw_batch(self.data, products, size, rng, strongest, blended_share)
-        add_pseudo_anomalies(batch, settings.pseudo_share, rng)
-        step = self._losses(batch, rng)
+        step = self._losses(*self._draw(moment))
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         step.loss.backward()
@@ -139,17 +158,35 @@ class ImageTraining:
         aucs = {name: float(binary_auroc(*pair)) for name, pair in step.scores.items()} if self._reports_soon() else {}
         return {**step.losses, "norm": float(norm), **aucs}
 
+    def _draw(self, moment: Moment) -> tuple[Batch, Tensor, np.random.Generator, torch.Generator]:
+        """The batch of a step, its pictures, and what the rest of the step draws from."""
+        settings = self.recipe.images
+        rng = np.random.default_rng([self.seed, 3, self.step])
+        in_windows = moment.step < settings.window_share * moment.steps
+        size = settings.window if in_windows else IMAGE_SIZE
+        products = settings.window_products if in_windows else settings.full_products
+        is_first = moment.round == 0
+        strongest = 1 + (settings.strongest_defects - 1) * (1 - moment.step / moment.steps) if is_first else 1.0
+        # Blends and filters make the families many; the end of a round belongs to products as they are.
+        blended_share = settings.blended_share if in_windows else 0.0
+        batch = draw_batch(self.data, products, size, rng, strongest, blended_share)
+        add_pseudo_anomalies(batch, settings.pseudo_share, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        pictures = photograph(batch.images, generator)
+        if in_windows and not is_first:
+            make_new_materials(pictures, settings.filtered_share, generator)
+        return batch, pictures, rng, generator
+
     def _reports_soon(self) -> bool:
         return self.step % 5 == 0
 
-    def _losses(self, batch: Batch, rng: np.random.Generator) -> Step:
+    def _losses(self, batch: Batch, pictures: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Step:
         weights, size = self.recipe.loss, batch.images.shape[1]
         patch = self.recipe.tower.patch_size
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         grid = size // patch
         row, column = rng.integers(IMAGE_SIZE // patch - grid + 1, size=2)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = two_path_tokens(self.clip.visual, photograph(batch.images, generator), (int(row), int(column)))
+            tokens = two_path_tokens(self.clip.visual, pictures, (int(row), int(column)))
             probe = self.heads.probe(tokens.ordinary_tokens).squeeze(-1)
         labels = label_patches(cover_of_patches(batch.masks, patch))
         class_token, patch_tokens = (F.normalize(each.float(), dim=-1) for each in tokens[:2])
@@ -250,6 +287,21 @@ class _Log:
         text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in self._values.items())
         self._values.clear()
         return text
+
+
+def moment_of(step: int, rounds: list[int]) -> Moment:
+    """Where a training is after a number of steps.
+
+    Args:
+        step: Steps done; fewer than all rounds have together.
+        rounds: Steps of each round.
+
+    Returns:
+        The moment.
+    """
+    ends = np.cumsum(rounds)
+    number = int(np.searchsorted(ends, step, side="right"))
+    return Moment(number, step - int(ends[number] - rounds[number]), rounds[number])
 
 
 def learning_rate(step: int, steps: int, warm_up: int) -> float:

@@ -2,20 +2,37 @@
 
 from dataclasses import dataclass, field
 
+from dual_image_clip.procedural import FAMILIES, HELD_OUT_FAMILIES
+
+TRAINING_FAMILIES = tuple(name for name in FAMILIES if name not in HELD_OUT_FAMILIES)
+
 
 @dataclass
 class DataRecipe:
     """The drawn training set.
 
     Attributes:
+        families: The families; none that is held out for tests.
         products: Categories of each family.
         pairs: Pairs of each category: a good product, and the very same with a defect.
         first_seed: Seed of the first category. Seeds below it are for validation and tests.
     """
 
+    families: list[str] = field(default_factory=lambda: list(TRAINING_FAMILIES))
     products: int = 256
     pairs: int = 4
     first_seed: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuses families that are unknown or held out.
+
+        Raises:
+            ValueError: There are such families.
+        """
+        wrong = [name for name in self.families if name not in TRAINING_FAMILIES]
+        if wrong or not self.families:
+            msg = f"data.families must be among {', '.join(TRAINING_FAMILIES)}; got {', '.join(wrong) or 'none'}"
+            raise ValueError(msg)
 
 
 @dataclass
@@ -95,34 +112,56 @@ class ImageRecipe:
     """How the image tower is trained.
 
     Attributes:
-        steps: Steps in all.
-        window_share: Share of the steps, the first ones, that see windows of the images.
+        rounds: Steps of each round. A round starts with windows and a learning rate that rises to its peak, and ends
+            with whole images and next to none.
+        branch_at: Step at which the training splits into branches.
+        branch_seeds: Seed of each branch. They differ in what they see from there on; the checkpoint has the mean of
+            their weights.
+        window_share: Share of a round's steps, the first ones, that see windows of the images.
         window: Side of those windows in pixels.
         window_products: Products in a batch of windows, four images each.
         full_products: Products in a batch of whole images.
         pseudo_share: Share of the products whose last image gets a pseudo anomaly in place of a drawn defect.
         blended_share: Share of the products in windows that a good product of another family shines through.
-        strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 at the end.
+        filtered_share: Share of the products in windows, in the later rounds, that a random filter makes a new
+            material of.
+        strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 in the first round.
         optimizer: ``adamw``, or ``muon`` for the matrices of the blocks.
         learning_rate: Peak learning rate.
         weight_decay: Of matrices.
-        warm_up: Steps until the learning rate has its peak.
+        warm_up: Steps of each round until the learning rate has its peak.
         save_every: Steps between checkpoints.
     """
 
-    steps: int = 9000
+    rounds: list[int] = field(default_factory=lambda: [9000, 12000])
+    branch_at: int = 14000
+    branch_seeds: list[int] = field(default_factory=lambda: [0, 1])
     window_share: float = 0.75
     window: int = 160
     window_products: int = 8
     full_products: int = 4
     pseudo_share: float = 0.25
     blended_share: float = 0.5
+    filtered_share: float = 0.3
     strongest_defects: float = 3.0
     optimizer: str = "muon"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warm_up: int = 200
     save_every: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuses branches that could not begin or end.
+
+        Raises:
+            ValueError: There is no branch, or they begin behind the last round.
+        """
+        if not self.branch_seeds or not 0 < self.branch_at < sum(self.rounds):
+            msg = (
+                f"images.branch_at must be a step of the rounds {self.rounds}, and images.branch_seeds must not be"
+                f" empty; got {self.branch_at} and {self.branch_seeds}"
+            )
+            raise ValueError(msg)
 
 
 @dataclass

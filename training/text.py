@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from dual_image_clip.attention import causal_self_attention, residual_block
 from dual_image_clip.prompts import encode_prompts, prompt_ensemble
-from training.data import TRAINING_FAMILIES
 from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -35,9 +34,9 @@ _UNKNOWN_SHARE = 0.1
 _START_DEVIATION = 0.3
 
 
-def words_of_families() -> dict[str, int]:
-    """The words for the training families, each with its family's number."""
-    return {name.replace("_", " "): number for number, name in enumerate(TRAINING_FAMILIES)}
+def words_of_families(families: Sequence[str]) -> list[str]:
+    """The words for some families, in their order."""
+    return [name.replace("_", " ") for name in families]
 
 
 class PromptBook:
@@ -45,10 +44,11 @@ class PromptBook:
 
     Args:
         name: The architecture in open_clip, for its tokenizer.
+        families: The families in the training set.
     """
 
-    def __init__(self, name: str) -> None:
-        families = words_of_families()
+    def __init__(self, name: str, families: Sequence[str]) -> None:
+        families = words_of_families(families)
         self.words = (*families, *GENERIC, *(word for word in OTHERS if word not in families))
         tokenizer = open_clip.get_tokenizer(name)
         self.tokens = {}

@@ -5,23 +5,15 @@ import torch
 from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMILIES, Category
 from dual_image_clip.procedural.canvas import generator
 from training import data as data_module
-from training.batches import add_pseudo_anomalies, cover_of_patches, draw_batch, photograph
-from training.data import TRAINING_FAMILIES, draw_training_set, load_training_set
-from training.recipe import DataRecipe
+from training.batches import add_pseudo_anomalies, cover_of_patches, draw_batch, make_new_materials, photograph
+from training.data import draw_training_set, load_training_set
+from training.recipe import TRAINING_FAMILIES, DataRecipe
 
-SMALL = DataRecipe(products=2, pairs=4)
-FEW = ("weave", "nut")
-
-
-@pytest.fixture(scope="module")
-def few_families():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_module, "TRAINING_FAMILIES", FEW)
-        yield
+SMALL = DataRecipe(families=["weave", "nut"], products=2, pairs=4)
 
 
 @pytest.fixture(scope="module")
-def drawn(few_families, tmp_path_factory):
+def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     draw_training_set(folder, SMALL)
     return folder, load_training_set(folder, SMALL)
@@ -45,7 +37,7 @@ def test_training_set_is_what_the_renderer_draws(drawn):
     np.testing.assert_array_equal(nut.masks[1, 2] > 0, mask)
 
 
-def test_defects_of_training_are_never_held_out(few_families, tmp_path, monkeypatch):
+def test_defects_of_training_are_never_held_out(tmp_path, monkeypatch):
     asked = []
 
     class Watched(Category):
@@ -64,7 +56,7 @@ def test_only_what_is_missing_is_drawn_again(drawn, monkeypatch):
     folder, families = drawn
     monkeypatch.setattr(data_module, "_draw_family", None)  # would fail if it were called
     draw_training_set(folder, SMALL)
-    assert [family.name for family in families] == list(FEW)
+    assert [family.name for family in families] == SMALL.families
 
 
 def test_batch_repeats_itself_and_another_seed_differs(drawn):
@@ -161,3 +153,41 @@ def test_one_products_pictures_are_taken_alike():
     assert within < between
     again = photograph(flat, torch.Generator().manual_seed(0)).mean(dim=(2, 3)).view(2, 4, 3)
     torch.testing.assert_close(taken, again)
+
+
+def test_all_images_of_a_product_get_the_same_new_material():
+    rng = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 3, 40, 40, generator=rng)
+    images = torch.stack([one, one, one, other, one, one, other, other])
+    before = images.clone()
+    make_new_materials(images, 0.0, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(images, before, rtol=0, atol=0)
+    make_new_materials(images, 1.0, torch.Generator().manual_seed(1))
+    first, second = images.split(4)
+    for alike in (first[:3], second[:2], second[2:]):
+        torch.testing.assert_close(alike, alike[:1].expand_as(alike))
+    assert (first[0] - second[0]).abs().mean() > 0.05
+    assert (first[0] - one).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_new_material_keeps_colours_apart_and_a_defect_where_it_is(seed):
+    flat = 0.1 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    stained = flat.clone()
+    stained[:, 20:32, 40:52] += 2
+    images = torch.stack([flat, flat, stained, flat])
+    make_new_materials(images, 1.0, torch.Generator().manual_seed(seed))
+    change = (images[2] - images[0]).abs().amax(dim=0)
+    assert images.isfinite().all()
+    assert change[23:29, 43:49].min() > 0.1
+    assert change[:16].max() < 1e-5
+    assert change[:, :36].max() < 1e-5
+
+
+def test_share_of_the_products_gets_a_new_material():
+    images = torch.randn(400, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    make_new_materials(images, 0.3, torch.Generator().manual_seed(0))
+    changed = (images != before).flatten(1).any(dim=1).view(100, 4)
+    assert (changed == changed[:, :1]).all()
+    assert 18 < changed[:, 0].sum() < 42

@@ -11,21 +11,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dual_image_clip.backbone import load_backbone
 from dual_image_clip.prompts import encode_ensemble, prompt_ensemble
+from tests.training.small import small_recipe
 from training import __main__ as command
-from training import data as data_module
-from training.images import ImageTraining, learning_rate, make_optimizers
+from training.images import ImageTraining, learning_rate, make_optimizers, moment_of
 from training.recipe import Recipe
 from training.text import PromptBook, design_targets, fit_text_tower
 from training.tower import build
 
-FEW = ("weave", "nut", "pill")
 
-
-@pytest.fixture(autouse=True)
-def _few_families_and_words(monkeypatch):
-    monkeypatch.setattr(data_module, "TRAINING_FAMILIES", FEW)
-    monkeypatch.setattr("training.text.TRAINING_FAMILIES", FEW)
-    monkeypatch.setattr("training.text.OTHERS", ("metal nut",))
+@pytest.fixture(scope="module", autouse=True)
+def _few_words():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.text.OTHERS", ("metal nut",))
+        yield
 
 
 def run(recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -35,13 +33,18 @@ def run(recipe: Recipe) -> dict[str, torch.Tensor]:
     return load_backbone(recipe.name, folder / f"{recipe.name}.safetensors").clip.state_dict()
 
 
-@pytest.fixture
-def trained(recipe):
-    return run(recipe)
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return small_recipe(tmp_path_factory.mktemp("done"))
 
 
-def test_exported_checkpoint_is_an_open_clip_model(recipe, trained):
-    folder = Path(recipe.runs) / recipe.name
+@pytest.fixture(scope="module")
+def trained(done):
+    return run(done)
+
+
+def test_exported_checkpoint_is_an_open_clip_model(done, trained):
+    recipe, folder = done, Path(done.runs) / done.name
     open_clip.add_model_config(folder)
     backbone = load_backbone(recipe.name, folder / f"{recipe.name}.safetensors")
     assert backbone.temperature == pytest.approx(recipe.loss.temperature, rel=1e-3)
@@ -49,15 +52,14 @@ def test_exported_checkpoint_is_an_open_clip_model(recipe, trained):
     assert all(weight.isfinite().all() for weight in trained.values())
 
 
-def test_images_change_the_image_tower_and_nothing_of_the_text(recipe, trained):
-    before = torch.load(Path(recipe.runs) / recipe.name / "text.pt", weights_only=True)
+def test_images_change_the_image_tower_and_nothing_of_the_text(done, trained):
+    before = torch.load(Path(done.runs) / done.name / "text.pt", weights_only=True)
     changed = {name for name in trained if not torch.equal(trained[name], before[name].half().float())}
     assert "visual.transformer.resblocks.0.attn.in_proj_weight" in changed
     assert {name for name in changed if not name.startswith("visual.")} <= {"logit_scale"}
 
 
-def test_stopped_training_ends_with_the_same_weights(recipe, trained, tmp_path, monkeypatch):
-    recipe.runs = str(tmp_path / "other")
+def test_stopped_training_ends_with_the_same_weights(recipe, trained, monkeypatch):
     save = ImageTraining._save
 
     def save_and_stop(self):
@@ -75,8 +77,8 @@ def test_stopped_training_ends_with_the_same_weights(recipe, trained, tmp_path, 
         torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=name)
 
 
-def test_another_seed_is_another_model(recipe, trained, tmp_path):
-    recipe.runs, recipe.seed = str(tmp_path / "other"), 1
+def test_another_seed_is_another_model(recipe, trained):
+    recipe.seed = 1
     assert not torch.equal(run(recipe)["visual.proj"], trained["visual.proj"])
 
 
@@ -90,18 +92,52 @@ def test_run_begun_with_another_recipe_is_refused(recipe, tmp_path):
 
 
 def test_recipe_takes_overrides_and_refuses_what_it_does_not_know():
-    recipe = command.read_recipe(["images.steps=3", "loss.visual=0.5"])
-    assert (recipe.images.steps, recipe.loss.visual) == (3, 0.5)
-    for wrong in ("images.stepz=3", "images.steps=many"):
+    recipe = command.read_recipe(["images.branch_at=3", "images.rounds=[7]", "loss.visual=0.5"])
+    assert (recipe.images.branch_at, recipe.images.rounds, recipe.loss.visual) == (3, [7], 0.5)
+    for wrong in ("images.stepz=3", "images.branch_at=soon"):
         with pytest.raises(OmegaConfBaseException):
             command.read_recipe([wrong])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.families=[nut,gear]"], "gear"),
+        (["data.families=[nut,nutt]"], "nutt"),
+        (["images.rounds=[5,5]", "images.branch_at=10"], "branch_at"),
+        (["images.branch_seeds=[]"], "branch_seeds"),
+    ],
+)
+def test_recipe_refuses_held_out_families_and_branches_that_never_begin(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        command.read_recipe(arguments)
+
+
+def test_branches_begin_alike_differ_and_are_averaged(done, trained):
+    folder = Path(done.runs) / done.name
+    begin, *ends = (
+        torch.load(folder / branch / "images.pt", weights_only=True) for branch in ("", "branch-0", "branch-1")
+    )
+    assert [state["step"] for state in (begin, *ends)] == [4, 6, 6]
+    first, second = (state["clip"] for state in ends)
+    assert not torch.equal(first["visual.proj"], second["visual.proj"])
+    for name, weight in trained.items():
+        if name != "logit_scale":
+            torch.testing.assert_close(weight, ((first[name] + second[name]) / 2).half().float(), rtol=0, atol=0)
+    branch = load_backbone(done.name, folder / "branch-1" / f"{done.name}.safetensors").clip
+    torch.testing.assert_close(branch.visual.proj.detach(), second["visual.proj"].half().float(), rtol=0, atol=0)
+
+
+def test_rounds_follow_each_other():
+    moments = [tuple(moment_of(step, [3, 2])) for step in range(5)]
+    assert moments == [(0, 0, 3), (0, 1, 3), (0, 2, 3), (1, 0, 2), (1, 1, 2)]
 
 
 def test_fitted_text_tells_states_apart_even_of_unknown_words(recipe, tmp_path):
     recipe.text.steps, recipe.text.batch_size = 150, 32
     recipe.tower.embed_dim = 64
     clip = build(recipe, tmp_path)
-    book = PromptBook(recipe.name)
+    book = PromptBook(recipe.name, recipe.data.families)
     fit_text_tower(clip, book, recipe)
     tokenizer = open_clip.get_tokenizer(recipe.name)
     axes = {}
