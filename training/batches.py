@@ -25,7 +25,6 @@ _NOISY = 0.5
 _BLURRED = 0.1
 _SHINING_THROUGH = (0.2, 0.5)
 _FULL_SCALE = 255
-_FILTER_SIDES = (1, 3, 3, 5, 5, 7)
 
 
 class Batch(NamedTuple):
@@ -36,12 +35,14 @@ class Batch(NamedTuple):
         masks: Where a defect shows, ``(P · 4, S, S)``, 0 or 255.
         families: Number of each product's family, ``(P,)``.
         pairs: Which product of its category an image shows; equal numbers are the very same one, ``(P, 4)``.
+        copies: Whether a product's last image is the copy of a good one with a pseudo anomaly, ``(P,)``.
     """
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     families: NDArray[np.int64]
     pairs: NDArray[np.int64]
+    copies: NDArray[np.bool_]
 
 
 def draw_batch(
@@ -76,7 +77,8 @@ def draw_batch(
         pairs[index] = _draw_product(data[family], images[index], masks[index], rng, strongest / (1 - hidden))
         if blended:
             _blend(data[rng.integers(len(data))], images[index], pairs[index], hidden, rng)
-    return Batch(images.reshape(-1, size, size, 3), masks.reshape(-1, size, size), families, pairs)
+    copies = np.zeros(products, bool)
+    return Batch(images.reshape(-1, size, size, 3), masks.reshape(-1, size, size), families, pairs, copies)
 
 
 def add_pseudo_anomalies(batch: Batch, share: float, rng: np.random.Generator) -> None:
@@ -89,7 +91,8 @@ def add_pseudo_anomalies(batch: Batch, share: float, rng: np.random.Generator) -
         share: Share of the products.
         rng: Source of randomness.
     """
-    last = np.flatnonzero(rng.random(len(batch.families)) < share) * IMAGES_PER_PRODUCT + IMAGES_PER_PRODUCT - 1
+    batch.copies[:] = rng.random(len(batch.families)) < share
+    last = np.flatnonzero(batch.copies) * IMAGES_PER_PRODUCT + IMAGES_PER_PRODUCT - 1
     if not len(last):
         return
     good = batch.images[last - 2]
@@ -253,32 +256,3 @@ def photograph(images: NDArray[np.uint8], generator: torch.Generator) -> Tensor:
         taken[blurred] = F.avg_pool2d(taken[blurred], 3, stride=1, padding=1, count_include_pad=False)
     mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     return taken.clamp_(0, 1).sub_(mean).div_(deviation)
-
-
-def make_new_materials(images: Tensor, share: float, generator: torch.Generator) -> None:
-    """Gives some products another look, in place: a random filter, the same for all images of a product.
-
-    A surface keeps its structure and its defects, and gets a texture and colours that no family has (random
-    convolutions, Xu et al. 2021).
-
-    Args:
-        images: Normalised images ``(P · 4, 3, S, S)``, four of each product.
-        share: Share of the products, 0..1.
-        generator: Source of randomness.
-    """
-    for product in images.unflatten(0, (-1, IMAGES_PER_PRODUCT)):
-        if torch.rand((), generator=generator) < share:
-            _filter(product, generator)
-
-
-def _filter(product: Tensor, generator: torch.Generator) -> None:
-    side = _FILTER_SIDES[int(torch.randint(len(_FILTER_SIDES), (), generator=generator))]
-    kernel = torch.randn(3, 3, side, side, generator=generator)
-    if side > 1:
-        spread = float(torch.empty(()).uniform_(0.5, side / 3, generator=generator))
-        distance = torch.arange(side) - side // 2
-        kernel *= torch.exp(-(distance.square().unsqueeze(1) + distance.square()) / (2 * spread**2))
-    filtered = F.conv2d(F.pad(product, (side // 2,) * 4, mode="reflect"), kernel)
-    deviation, mean = torch.std_mean(filtered, dim=(0, 2, 3), keepdim=True)
-    filtered = (filtered - mean) / deviation.clamp(min=1e-4) * product.std() + product.mean(dim=(0, 2, 3), keepdim=True)
-    product.lerp_(filtered, float(torch.rand((), generator=generator)))

@@ -13,19 +13,20 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from dual_image_clip.adaptation import Adapters, adapt_tokens, initial_adapter
+from dual_image_clip.adaptation import Adapters, adapt_tokens
 from dual_image_clip.scoring import ScoreWeights
+from training.adapters import draw_adapters, fit_images, task_of_product
 from training.batches import (
     IMAGES_PER_PRODUCT,
     Batch,
     add_pseudo_anomalies,
     cover_of_patches,
     draw_batch,
-    make_new_materials,
     photograph,
 )
 from training.data import IMAGE_SIZE, FamilyData
 from training.losses import (
+    PatchLabels,
     balanced,
     contrastive_loss,
     dense_loss,
@@ -167,15 +168,12 @@ class ImageTraining:
         products = settings.window_products if in_windows else settings.full_products
         is_first = moment.round == 0
         strongest = 1 + (settings.strongest_defects - 1) * (1 - moment.step / moment.steps) if is_first else 1.0
-        # Blends and filters make the families many; the end of a round belongs to products as they are.
+        # Blends make the families many; the end of a round belongs to products as they are.
         blended_share = settings.blended_share if in_windows else 0.0
         batch = draw_batch(self.data, products, size, rng, strongest, blended_share)
         add_pseudo_anomalies(batch, settings.pseudo_share, rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        pictures = photograph(batch.images, generator)
-        if in_windows and not is_first:
-            make_new_materials(pictures, settings.filtered_share, generator)
-        return batch, pictures, rng, generator
+        return batch, photograph(batch.images, generator), rng, generator
 
     def _reports_soon(self) -> bool:
         return self.step % 5 == 0
@@ -192,17 +190,15 @@ class ImageTraining:
         class_token, patch_tokens = (F.normalize(each.float(), dim=-1) for each in tokens[:2])
         axis, own_texts = self._draw_texts(batch, rng)
         axis = axis.repeat_interleave(IMAGES_PER_PRODUCT, dim=0) / weights.temperature
-        text_tokens = patch_tokens
-        if rng.random() < weights.adapted_share:
-            start = initial_adapter(patch_tokens.shape[-1], generator)
-            text_tokens = adapt_tokens(
-                patch_tokens, Adapters(*(each.expand(len(axis), *each.shape[1:]) for each in start))
-            )
-        language = torch.einsum("bnd,bd->bn", text_tokens, axis)
+        adapted = rng.random() < weights.adapted_share
         class_logit = (class_token * axis).sum(dim=1)
         visual = reference_distances(patch_tokens, batch.pairs, weights.most_references, rng)
-        as_grid = (len(language), grid, grid)
-        joint = joint_maps(visual.view(as_grid), language.sigmoid().view(as_grid), ScoreWeights()).flatten(1)
+        language = torch.einsum("bnd,bd->bn", patch_tokens, axis)
+        if adapted:
+            zero_shot = joint_maps(visual, language.sigmoid(), ScoreWeights())
+            adapters = self._adapters(batch, patch_tokens.detach(), labels, zero_shot.detach(), axis, generator)
+            language = torch.einsum("bnd,bd->bn", adapt_tokens(patch_tokens, adapters), axis)
+        joint = joint_maps(visual, language.sigmoid(), ScoreWeights())
         image = class_logit.sigmoid() + visual.amax(dim=1) + language.sigmoid().amax(dim=1)
         read = self.heads.logits
         losses = {
@@ -228,6 +224,29 @@ class ImageTraining:
         }
         loss = sum((getattr(weights, name) * value for name, value in losses.items()), torch.zeros(()))
         return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores)
+
+    def _adapters(
+        self,
+        batch: Batch,
+        tokens: Tensor,
+        labels: PatchLabels,
+        joint: Tensor,
+        axis: Tensor,
+        generator: torch.Generator,
+    ) -> Adapters:
+        """Adapters of all images, fitted where a product has a pseudo anomaly."""
+        weights = self.recipe.loss
+        adapters = draw_adapters(len(tokens), tokens.shape[-1], generator)
+        if self.step < weights.fitted_from:
+            return adapters
+        for product in np.flatnonzero(batch.copies):
+            images = slice(product * IMAGES_PER_PRODUCT, (product + 1) * IMAGES_PER_PRODUCT)
+            defective = labels.patches[images] > 0
+            if defective[-1].any():
+                difference = axis[images.start] * weights.temperature
+                task = task_of_product(tokens[images], defective, joint[images], difference, weights.temperature)
+                fit_images(adapters, images, task)
+        return adapters
 
     def _draw_texts(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Difference of both states for each product, ``(P, D)``, and the embedding of each image, ``(P · 4, D)``."""

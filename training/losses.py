@@ -123,9 +123,11 @@ def patch_ranking_loss(logits: Tensor, labels: PatchLabels, weights: Tensor) -> 
 
 
 def joint_maps(visual_map: Tensor, language_map: Tensor, weights: ScoreWeights) -> Tensor:
-    """Eq. 12 without adaptation, smoothed like the detector's, ``(B, h, w)`` each."""
+    """Eq. 12 of square maps, smoothed like the detector's, ``(B, N)`` each."""
     fused = weights.lambda_1 * visual_map + weights.lambda_2 * language_map
-    return F.avg_pool2d(F.pad(fused.unsqueeze(1), (1, 1, 1, 1), mode="replicate"), 3, stride=1).squeeze(1)
+    side = math.isqrt(fused.shape[1])
+    grid = F.pad(fused.view(-1, 1, side, side), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(grid, 3, stride=1).flatten(1)
 
 
 def ranking_loss(scores: Tensor, labels: PatchLabels, scale: Tensor) -> Tensor:

@@ -88,8 +88,9 @@ class LossRecipe:
         contrast: Of the contrastive loss between class tokens and texts.
         auxiliary: Of a linear probe on the ordinary path, which is thrown away afterwards.
         ranking: Of the ranks of patches and images within a product, in the losses of all maps.
-        adapted_share: Share of the steps in which A^L looks at tokens behind an adapter that is not fitted yet, as the
-            test-time adaptation starts with.
+        adapted_share: Share of the steps in which A^L looks at tokens behind an adapter, as the test-time adaptation
+            starts with.
+        fitted_from: Step of the training from which that adapter is fitted where a product has a pseudo anomaly.
         most_references: Largest number of references that a query is compared with.
         temperature: τ.
     """
@@ -103,6 +104,7 @@ class LossRecipe:
     auxiliary: float = 0.5
     ranking: float = 1.0
     adapted_share: float = 0.5
+    fitted_from: int = 14000
     most_references: int = 3
     temperature: float = 0.07
 
@@ -123,8 +125,6 @@ class ImageRecipe:
         full_products: Products in a batch of whole images.
         pseudo_share: Share of the products whose last image gets a pseudo anomaly in place of a drawn defect.
         blended_share: Share of the products in windows that a good product of another family shines through.
-        filtered_share: Share of the products in windows, in the later rounds, that a random filter makes a new
-            material of.
         strongest_defects: Largest factor by which defects are strengthened at first; it falls to 1 in the first round.
         optimizer: ``adamw``, or ``muon`` for the matrices of the blocks.
         learning_rate: Peak learning rate.
@@ -142,7 +142,6 @@ class ImageRecipe:
     full_products: int = 4
     pseudo_share: float = 0.25
     blended_share: float = 0.5
-    filtered_share: float = 0.3
     strongest_defects: float = 3.0
     optimizer: str = "muon"
     learning_rate: float = 1e-3

@@ -1,57 +1,35 @@
 """Several processes that share the images of one evaluation."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import torch.distributed
-from lightning import LightningModule, Trainer
-from lightning.pytorch import Callback
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.utils.data import DistributedSampler
+
+from dual_image_clip.data_loaders import ChangesDataLoaders
 
 _T = TypeVar("_T")
 
 
-class EachImageOnce(Callback):
+class EachImageOnce(ChangesDataLoaders):
     """Lets the processes of a distributed validation or test score each image exactly once.
 
     Lightning's sampler for them repeats images until every process has equally many, and warns that it does; repeated
     images would count twice in metrics and thresholds. Prediction repeats none.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the strategy correct the data loaders, the one place that all of them pass before their first batch.
-
-        Args:
-            trainer: The trainer.
-            pl_module: Not used.
-            stage: What the trainer is about to do.
-        """
-        del pl_module
-        strategy = trainer.strategy
+    def applies_to(self, strategy: Strategy, stage: str) -> bool:
+        """Validation and test with DDP; see :meth:`ChangesDataLoaders.applies_to`."""
         # Outside training, DDP lets processes run different numbers of batches; sharded models would wait for ever.
-        if stage in {"validate", "test"} and isinstance(strategy, DDPStrategy):
-            corrected = partial(_without_repeats, process=strategy.process_dataloader)
-            strategy.process_dataloader = corrected  # type: ignore[method-assign]
+        return stage in {"validate", "test"} and isinstance(strategy, DDPStrategy)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the strategy as it was, for a model that comes after.
-
-        Args:
-            trainer: The trainer.
-            pl_module: Not used.
-            stage: Not used.
-        """
-        del pl_module, stage
-        vars(trainer.strategy).pop("process_dataloader", None)
-
-
-def _without_repeats(dataloader: Any, process: Any) -> Any:
-    sampler = getattr(dataloader, "sampler", None)
-    if isinstance(sampler, DistributedSampler):
-        drop_repeats(sampler)
-    return process(dataloader)
+    def changed(self, dataloader: Any) -> Any:
+        """The same data loader, its sampler without repeats; see :meth:`ChangesDataLoaders.changed`."""
+        sampler = getattr(dataloader, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            drop_repeats(sampler)
+        return dataloader
 
 
 def drop_repeats(sampler: DistributedSampler) -> None:

@@ -2,17 +2,23 @@
 
 from pathlib import Path
 
+from training.__main__ import read_recipe
 from training.recipe import Recipe
+
+_SMALL = (
+    *("data.families=[weave,nut,pill]", "data.products=1", "data.pairs=4"),
+    *("tower.width=48", "tower.layers=2", "tower.head_width=24", "tower.embed_dim=32"),
+    *("tower.text_width=32", "tower.text_layers=1", "text.steps=4", "text.batch_size=8"),
+    *("images.rounds=[2,4]", "images.branch_at=4", "images.save_every=2", "images.warm_up=2"),
+    *("images.window_share=0.5", "images.window_products=2", "images.full_products=1", "loss.fitted_from=2"),
+)
+
+
+def small_arguments(folder: Path) -> list[str]:
+    """What to type for one product a family, a tower of two layers and a handful of steps."""
+    return [*_SMALL, f"name=small-{folder.name}", f"runs={folder / 'runs'}", f"data_folder={folder / 'data'}"]
 
 
 def small_recipe(folder: Path) -> Recipe:
-    """One product a family, a tower of two layers, a handful of steps."""
-    small = Recipe(name=f"small-{folder.name}", runs=str(folder / "runs"), data_folder=str(folder / "data"))
-    small.data.families, small.data.products, small.data.pairs = ["weave", "nut", "pill"], 1, 4
-    small.tower.width, small.tower.layers, small.tower.head_width, small.tower.embed_dim = 48, 2, 24, 32
-    small.tower.text_width, small.tower.text_layers = 32, 1
-    small.text.steps, small.text.batch_size = 4, 8
-    small.images.rounds, small.images.branch_at = [2, 4], 4
-    small.images.save_every, small.images.warm_up = 2, 2
-    small.images.window_share, small.images.window_products, small.images.full_products = 0.5, 2, 1
-    return small
+    """The same as a recipe."""
+    return read_recipe(small_arguments(folder))

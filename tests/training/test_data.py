@@ -5,7 +5,7 @@ import torch
 from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMILIES, Category
 from dual_image_clip.procedural.canvas import generator
 from training import data as data_module
-from training.batches import add_pseudo_anomalies, cover_of_patches, draw_batch, make_new_materials, photograph
+from training.batches import add_pseudo_anomalies, cover_of_patches, draw_batch, photograph
 from training.data import draw_training_set, load_training_set
 from training.recipe import TRAINING_FAMILIES, DataRecipe
 
@@ -153,41 +153,3 @@ def test_one_products_pictures_are_taken_alike():
     assert within < between
     again = photograph(flat, torch.Generator().manual_seed(0)).mean(dim=(2, 3)).view(2, 4, 3)
     torch.testing.assert_close(taken, again)
-
-
-def test_all_images_of_a_product_get_the_same_new_material():
-    rng = torch.Generator().manual_seed(0)
-    one, other = torch.randn(2, 3, 40, 40, generator=rng)
-    images = torch.stack([one, one, one, other, one, one, other, other])
-    before = images.clone()
-    make_new_materials(images, 0.0, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(images, before, rtol=0, atol=0)
-    make_new_materials(images, 1.0, torch.Generator().manual_seed(1))
-    first, second = images.split(4)
-    for alike in (first[:3], second[:2], second[2:]):
-        torch.testing.assert_close(alike, alike[:1].expand_as(alike))
-    assert (first[0] - second[0]).abs().mean() > 0.05
-    assert (first[0] - one).abs().mean() > 0.05
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_new_material_keeps_colours_apart_and_a_defect_where_it_is(seed):
-    flat = 0.1 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(seed))
-    stained = flat.clone()
-    stained[:, 20:32, 40:52] += 2
-    images = torch.stack([flat, flat, stained, flat])
-    make_new_materials(images, 1.0, torch.Generator().manual_seed(seed))
-    change = (images[2] - images[0]).abs().amax(dim=0)
-    assert images.isfinite().all()
-    assert change[23:29, 43:49].min() > 0.1
-    assert change[:16].max() < 1e-5
-    assert change[:, :36].max() < 1e-5
-
-
-def test_share_of_the_products_gets_a_new_material():
-    images = torch.randn(400, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    before = images.clone()
-    make_new_materials(images, 0.3, torch.Generator().manual_seed(0))
-    changed = (images != before).flatten(1).any(dim=1).view(100, 4)
-    assert (changed == changed[:, :1]).all()
-    assert 18 < changed[:, 0].sum() < 42

@@ -106,7 +106,8 @@ def test_patches_that_are_neither_do_not_count():
 def test_joint_map_is_the_detectors():
     visual, language = torch.rand(2, 5, 5), torch.rand(2, 5, 5)
     expected = upsample_map(fuse_maps(visual, language, ScoreWeights()), (5, 5))
-    torch.testing.assert_close(joint_maps(visual, language, ScoreWeights()), expected)
+    found = joint_maps(visual.flatten(1), language.flatten(1), ScoreWeights())
+    torch.testing.assert_close(found.view(2, 5, 5), expected)
 
 
 def test_ranking_loss_is_the_mean_over_pairs_of_one_product():

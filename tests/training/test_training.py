@@ -1,5 +1,7 @@
 """The whole training, small: every stage, stopped and gone on with, to a checkpoint that the package loads."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import open_clip
@@ -11,43 +13,46 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dual_image_clip.backbone import load_backbone
 from dual_image_clip.prompts import encode_ensemble, prompt_ensemble
-from tests.training.small import small_recipe
+from tests.training.small import small_arguments, small_recipe
 from training import __main__ as command
 from training.images import ImageTraining, learning_rate, make_optimizers, moment_of
 from training.recipe import Recipe
+from training.stages import train
 from training.text import PromptBook, design_targets, fit_text_tower
 from training.tower import build
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_words():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.text.OTHERS", ("metal nut",))
-        yield
 
 
 def run(recipe: Recipe) -> dict[str, torch.Tensor]:
     folder = Path(recipe.runs) / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
-    command.train(recipe, folder)
-    return load_backbone(recipe.name, folder / f"{recipe.name}.safetensors").clip.state_dict()
+    train(recipe, folder)
+    return weights_of(recipe)
+
+
+def weights_of(recipe: Recipe) -> dict[str, torch.Tensor]:
+    file = Path(recipe.runs) / recipe.name / f"{recipe.name}.safetensors"
+    return load_backbone(recipe.name, file).clip.state_dict()
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    return small_recipe(tmp_path_factory.mktemp("done"))
+    folder = tmp_path_factory.mktemp("done")
+    # As it is typed: the branches' processes find nothing that is defined in the module that was run.
+    command_line = [sys.executable, "-m", "training", *small_arguments(folder)]
+    subprocess.run(command_line, check=True, cwd=Path(__file__).parents[2])
+    recipe = small_recipe(folder)
+    open_clip.add_model_config(Path(recipe.runs) / recipe.name)
+    return recipe
 
 
 @pytest.fixture(scope="module")
 def trained(done):
-    return run(done)
+    return weights_of(done)
 
 
 def test_exported_checkpoint_is_an_open_clip_model(done, trained):
-    recipe, folder = done, Path(done.runs) / done.name
-    open_clip.add_model_config(folder)
-    backbone = load_backbone(recipe.name, folder / f"{recipe.name}.safetensors")
-    assert backbone.temperature == pytest.approx(recipe.loss.temperature, rel=1e-3)
+    backbone = load_backbone(done.name, Path(done.runs) / done.name / f"{done.name}.safetensors")
+    assert backbone.temperature == pytest.approx(done.loss.temperature, rel=1e-3)
     assert backbone.image_size == (240, 240)
     assert all(weight.isfinite().all() for weight in trained.values())
 

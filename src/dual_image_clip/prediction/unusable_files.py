@@ -7,15 +7,16 @@ from typing import Any
 
 from anomalib.data import PredictDataset
 from lightning import LightningModule, Trainer
-from lightning.pytorch import Callback
+from lightning.pytorch.strategies import Strategy
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from dual_image_clip.data_loaders import ChangesDataLoaders
 from dual_image_clip.image_files import holds_a_patch
 from dual_image_clip.prediction.predictions import UnusableFile
 
 
-class SkipUnusableFiles(Callback):
+class SkipUnusableFiles(ChangesDataLoaders):
     """Lets a prediction on a folder leave out files that cannot be decoded or are too small.
 
     Args:
@@ -27,34 +28,20 @@ class SkipUnusableFiles(Callback):
         self.unusable: list[UnusableFile] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the strategy exchange the data loaders, the one place that all of them pass before their first batch.
-
-        Args:
-            trainer: The trainer.
-            pl_module: Not used.
-            stage: What the trainer is about to do.
-        """
-        del pl_module
+        """Forgets the files of an earlier run; see :meth:`ChangesDataLoaders.setup`."""
         self.unusable = []
-        if stage == "predict":
-            exchange = partial(self._exchange, process=trainer.strategy.process_dataloader)
-            trainer.strategy.process_dataloader = exchange  # type: ignore[method-assign]
+        super().setup(trainer, pl_module, stage)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the strategy as it was, for a model that comes after.
+    def applies_to(self, strategy: Strategy, stage: str) -> bool:
+        """Predictions; see :meth:`ChangesDataLoaders.applies_to`."""
+        del strategy
+        return stage == "predict"
 
-        Args:
-            trainer: The trainer.
-            pl_module: Not used.
-            stage: Not used.
-        """
-        del pl_module, stage
-        vars(trainer.strategy).pop("process_dataloader", None)
-
-    def _exchange(self, dataloader: Any, process: Callable[[Any], Any]) -> Any:
+    def changed(self, dataloader: Any) -> Any:
+        """Usable batches in place of a folder's loader; see :meth:`ChangesDataLoaders.changed`."""
         if isinstance(dataloader, DataLoader) and isinstance(dataloader.dataset, PredictDataset):
-            return process(UsableBatches(dataloader, self.patch_size, self.unusable))
-        return process(dataloader)
+            return UsableBatches(dataloader, self.patch_size, self.unusable)
+        return dataloader
 
 
 class UsableBatches:
