@@ -1,22 +1,30 @@
 """Trains the small checkpoint from nothing: draws its data, fits the text tower, trains the image tower, exports.
 
-The last part of the image training is done once for each of some seeds, side by side, and the checkpoint is their mean.
-
 Every stage is skipped where its result is there already, so a training that was stopped goes on where it was.
 
 Example:
     python -m training
-    python -m training name=quick images.rounds=[100] images.branch_at=50 seed=1
+    python -m training name=quick images.rounds=[100] seed=1
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
+from training.data import draw_training_set, load_training_set
+from training.export import export
+from training.images import ImageTraining
 from training.recipe import Recipe
-from training.stages import log_to, train
+from training.text import PromptBook, embed_words, fit_text_tower
+from training.tower import build
+
+_PROMPTS_OF_A_WORD = 12
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +32,7 @@ def main(arguments: list[str]) -> None:
     recipe = read_recipe(arguments)
     folder = Path(recipe.runs) / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
-    log_to(folder / "log.txt")
+    _log_to(folder / "log.txt")
     _keep_recipe(recipe, folder / "recipe.yaml")
     train(recipe, folder)
 
@@ -36,6 +44,30 @@ def read_recipe(arguments: list[str]) -> Recipe:
     return recipe
 
 
+def train(recipe: Recipe, folder: Path) -> None:
+    """Runs all the stages.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+    """
+    data_folder = Path(recipe.data_folder)
+    draw_training_set(data_folder, recipe.data)
+    clip = build(recipe, folder)
+    book = PromptBook(recipe.name, recipe.data.families)
+    text_file = folder / "text.pt"
+    if text_file.is_file():
+        clip.load_state_dict(torch.load(text_file, weights_only=True))
+    else:
+        fit_text_tower(clip, book, recipe)
+        torch.save(clip.state_dict(), text_file)
+    texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
+    training = ImageTraining(clip, texts, load_training_set(data_folder, recipe.data), recipe, folder / "images.pt")
+    training.run()
+    export(clip, recipe, folder)
+    logger.info("exported to %s", folder)
+
+
 def _keep_recipe(recipe: Recipe, path: Path) -> None:
     """Writes the recipe down, and refuses to go on with a run that was begun by another."""
     now = OmegaConf.to_yaml(OmegaConf.structured(recipe))
@@ -43,6 +75,15 @@ def _keep_recipe(recipe: Recipe, path: Path) -> None:
         msg = f"{path} was begun with other settings: choose another name=…, or delete {path.parent} to start anew"
         raise SystemExit(msg)
     path.write_text(now)
+
+
+def _log_to(path: Path) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.FileHandler(path), logging.StreamHandler()],
+        force=True,
+    )
 
 
 if __name__ == "__main__":

@@ -104,11 +104,10 @@ class ImageTraining:
         data: The training set.
         recipe: The recipe.
         checkpoint: Where the state is kept.
-        seed: Seed of what is seen.
     """
 
     def __init__(
-        self, clip: Any, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path, seed: int
+        self, clip: Any, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path
     ) -> None:
         torch.manual_seed(recipe.seed + 2)
         self.clip = clip
@@ -116,26 +115,22 @@ class ImageTraining:
         self.data = data
         self.recipe = recipe
         self.checkpoint = checkpoint
-        self.seed = seed
         self.heads = Heads(recipe.tower.width)
         self.optimizers = make_optimizers(clip, self.heads, recipe)
         self.step = 0
         self.words = words_of_families(recipe.data.families)
 
-    def run(self, until: int) -> None:
-        """Trains up to a step.
-
-        Args:
-            until: The step, counted from the first round's start.
-        """
+    def run(self) -> None:
+        """Trains to the end."""
         self._restore()
         log, start, first = _Log(), time.monotonic(), self.step
-        while self.step < until:
+        steps = sum(self.recipe.images.rounds)
+        while self.step < steps:
             log.add(self._advance())
             if self.step % _REPORT_EVERY == 0:
                 pace = (time.monotonic() - start) / (self.step - first)
-                logger.info("images %d/%d, %.2f s a step: %s", self.step, until, pace, log.summary())
-            if self.step % self.recipe.images.save_every == 0 or self.step == until:
+                logger.info("images %d/%d, %.2f s a step: %s", self.step, steps, pace, log.summary())
+            if self.step % self.recipe.images.save_every == 0 or self.step == steps:
                 self._save()
 
     def _advance(self) -> dict[str, float]:
@@ -162,7 +157,7 @@ class ImageTraining:
     def _draw(self, moment: Moment) -> tuple[Batch, Tensor, np.random.Generator, torch.Generator]:
         """The batch of a step, its pictures, and what the rest of the step draws from."""
         settings = self.recipe.images
-        rng = np.random.default_rng([self.seed, 3, self.step])
+        rng = np.random.default_rng([self.recipe.seed, 3, self.step])
         in_windows = moment.step < settings.window_share * moment.steps
         size = settings.window if in_windows else IMAGE_SIZE
         products = settings.window_products if in_windows else settings.full_products

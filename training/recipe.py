@@ -116,9 +116,6 @@ class ImageRecipe:
     Attributes:
         rounds: Steps of each round. A round starts with windows and a learning rate that rises to its peak, and ends
             with whole images and next to none.
-        branch_at: Step at which the training splits into branches.
-        branch_seeds: Seed of each branch. They differ in what they see from there on; the checkpoint has the mean of
-            their weights.
         window_share: Share of a round's steps, the first ones, that see windows of the images.
         window: Side of those windows in pixels.
         window_products: Products in a batch of windows, four images each.
@@ -134,8 +131,6 @@ class ImageRecipe:
     """
 
     rounds: list[int] = field(default_factory=lambda: [9000, 12000])
-    branch_at: int = 14000
-    branch_seeds: list[int] = field(default_factory=lambda: [0, 1])
     window_share: float = 0.75
     window: int = 160
     window_products: int = 8
@@ -148,19 +143,6 @@ class ImageRecipe:
     weight_decay: float = 0.05
     warm_up: int = 200
     save_every: int = 200
-
-    def __post_init__(self) -> None:
-        """Refuses branches that could not begin or end.
-
-        Raises:
-            ValueError: There is no branch, or they begin behind the last round.
-        """
-        if not self.branch_seeds or not 0 < self.branch_at < sum(self.rounds):
-            msg = (
-                f"images.branch_at must be a step of the rounds {self.rounds}, and images.branch_seeds must not be"
-                f" empty; got {self.branch_at} and {self.branch_seeds}"
-            )
-            raise ValueError(msg)
 
 
 @dataclass

@@ -9,7 +9,7 @@ _SMALL = (
     *("data.families=[weave,nut,pill]", "data.products=1", "data.pairs=4"),
     *("tower.width=48", "tower.layers=2", "tower.head_width=24", "tower.embed_dim=32"),
     *("tower.text_width=32", "tower.text_layers=1", "text.steps=4", "text.batch_size=8"),
-    *("images.rounds=[2,4]", "images.branch_at=4", "images.save_every=2", "images.warm_up=2"),
+    *("images.rounds=[2,4]", "images.save_every=2", "images.warm_up=2"),
     *("images.window_share=0.5", "images.window_products=2", "images.full_products=1", "loss.fitted_from=2"),
 )
 

@@ -17,7 +17,6 @@ from tests.training.small import small_arguments, small_recipe
 from training import __main__ as command
 from training.images import ImageTraining, learning_rate, make_optimizers, moment_of
 from training.recipe import Recipe
-from training.stages import train
 from training.text import PromptBook, design_targets, fit_text_tower
 from training.tower import build
 
@@ -25,7 +24,7 @@ from training.tower import build
 def run(recipe: Recipe) -> dict[str, torch.Tensor]:
     folder = Path(recipe.runs) / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
-    train(recipe, folder)
+    command.train(recipe, folder)
     return weights_of(recipe)
 
 
@@ -37,7 +36,6 @@ def weights_of(recipe: Recipe) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("done")
-    # As it is typed: the branches' processes find nothing that is defined in the module that was run.
     command_line = [sys.executable, "-m", "training", *small_arguments(folder)]
     subprocess.run(command_line, check=True, cwd=Path(__file__).parents[2])
     recipe = small_recipe(folder)
@@ -97,40 +95,17 @@ def test_run_begun_with_another_recipe_is_refused(recipe, tmp_path):
 
 
 def test_recipe_takes_overrides_and_refuses_what_it_does_not_know():
-    recipe = command.read_recipe(["images.branch_at=3", "images.rounds=[7]", "loss.visual=0.5"])
-    assert (recipe.images.branch_at, recipe.images.rounds, recipe.loss.visual) == (3, [7], 0.5)
-    for wrong in ("images.stepz=3", "images.branch_at=soon"):
+    recipe = command.read_recipe(["images.warm_up=3", "images.rounds=[7]", "loss.visual=0.5"])
+    assert (recipe.images.warm_up, recipe.images.rounds, recipe.loss.visual) == (3, [7], 0.5)
+    for wrong in ("images.stepz=3", "images.warm_up=soon"):
         with pytest.raises(OmegaConfBaseException):
             command.read_recipe([wrong])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["data.families=[nut,gear]"], "gear"),
-        (["data.families=[nut,nutt]"], "nutt"),
-        (["images.rounds=[5,5]", "images.branch_at=10"], "branch_at"),
-        (["images.branch_seeds=[]"], "branch_seeds"),
-    ],
-)
-def test_recipe_refuses_held_out_families_and_branches_that_never_begin(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        command.read_recipe(arguments)
-
-
-def test_branches_begin_alike_differ_and_are_averaged(done, trained):
-    folder = Path(done.runs) / done.name
-    begin, *ends = (
-        torch.load(folder / branch / "images.pt", weights_only=True) for branch in ("", "branch-0", "branch-1")
-    )
-    assert [state["step"] for state in (begin, *ends)] == [4, 6, 6]
-    first, second = (state["clip"] for state in ends)
-    assert not torch.equal(first["visual.proj"], second["visual.proj"])
-    for name, weight in trained.items():
-        if name != "logit_scale":
-            torch.testing.assert_close(weight, ((first[name] + second[name]) / 2).half().float(), rtol=0, atol=0)
-    branch = load_backbone(done.name, folder / "branch-1" / f"{done.name}.safetensors").clip
-    torch.testing.assert_close(branch.visual.proj.detach(), second["visual.proj"].half().float(), rtol=0, atol=0)
+@pytest.mark.parametrize(("families", "named"), [("nut,gear", "gear"), ("nut,nutt", "nutt"), ("", "none")])
+def test_recipe_refuses_families_that_are_held_out_or_unknown(families, named):
+    with pytest.raises(ValueError, match=f"data.families.*got {named}"):
+        command.read_recipe([f"data.families=[{families}]"])
 
 
 def test_rounds_follow_each_other():
