@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -15,7 +16,11 @@ from dual_image_clip.backbone import load_backbone
 from dual_image_clip.prompts import encode_ensemble, prompt_ensemble
 from tests.training.small import small_arguments, small_recipe
 from training import __main__ as command
+from training.adapters import draw_adapters
+from training.batches import draw_batch
+from training.data import draw_training_set, load_training_set
 from training.images import ImageTraining, learning_rate, make_optimizers, moment_of
+from training.losses import label_patches
 from training.recipe import Recipe
 from training.text import PromptBook, design_targets, fit_text_tower
 from training.tower import build
@@ -164,3 +169,23 @@ def test_learning_rate_rises_then_falls():
     assert max(rates) == pytest.approx(1, abs=0.01)
     assert rates.index(max(rates)) in range(45, 55)
     assert rates[-1] == pytest.approx(0.01, abs=0.002)
+
+
+def test_adapters_are_fitted_late_and_only_where_a_product_has_a_pseudo_anomaly(recipe, tmp_path):
+    draw_training_set(Path(recipe.data_folder), recipe.data)
+    data = load_training_set(Path(recipe.data_folder), recipe.data)
+    training = ImageTraining(build(recipe, tmp_path), {}, data, recipe, tmp_path / "images.pt")
+    batch = draw_batch(data, 3, 160, np.random.default_rng(0))
+    batch.copies[1] = True
+    tokens, axis = F.normalize(torch.randn(12, 100, 32), dim=2), torch.randn(12, 32)
+    labels = label_patches(torch.zeros(12, 100).index_fill(1, torch.arange(5), 0.5))
+
+    def start_of(image: int, step: int) -> bool:
+        training.step = step
+        generator = torch.Generator().manual_seed(0)
+        adapters = training._adapters(batch, tokens, labels, torch.rand(12, 100), axis, generator)
+        start = draw_adapters(12, 32, torch.Generator().manual_seed(0))
+        return torch.equal(adapters.weight[image], start.weight[image])
+
+    assert [start_of(image, recipe.loss.fitted_from - 1) for image in (0, 4, 7, 8)] == [True] * 4
+    assert [start_of(image, recipe.loss.fitted_from) for image in (0, 4, 7, 8)] == [True, False, False, True]
