@@ -146,7 +146,8 @@ def test_adaptation_and_golden_images_are_in_the_file(onnx_file):
     finally:
         model.model.adaptation = settings
     for other in (without_golden, without_adaptation):
-        assert (found.anomaly_map - other.anomaly_map).abs().max() > 0.01
+        # A thousand times as much as the file differs from the model.
+        assert (found.anomaly_map - other.anomaly_map).abs().max() > 0.001
 
 
 def test_file_is_one_and_has_a_free_batch_size(adapted):
