@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_ARGUMENTS, INTERRUPTED = 1, 2, 130
 _DEFAULT_OUTPUT = Path("results/DualImageCLIP/latest")
+_HEATMAPS = "images"
 _TOP = 3
 _DESCRIPTION = """\
 Scores every photo of a folder and its subfolders, finds the places that look unlike the rest, and writes
@@ -90,7 +90,7 @@ def predict(options: argparse.Namespace) -> int:
         options,
         class_name=options.class_name,
         threshold=options.threshold,
-        visualizer=ImageVisualizer(output_dir=options.output / "images"),
+        visualizer=ImageVisualizer(output_dir=options.output / _HEATMAPS),
     )
     report = model.prediction_report
     report.folder = options.output
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=_DEFAULT_OUTPUT,
         metavar="DIR",
-        help="where to write; an earlier report and list there are replaced (default: %(default)s)",
+        help="where to write; results of an earlier run there are replaced, no other file is (default: %(default)s)",
     )
     command.add_argument(
         "--threshold",
@@ -247,29 +247,43 @@ def _check(options: argparse.Namespace) -> None:
     if not any(character.isalpha() for character in options.class_name):
         msg = f'--class-name {options.class_name!r} has no letters; say what the photos show, such as "metal nut"'
         raise CommandError(msg)
-    if options.output.resolve().is_relative_to(folder.resolve()):
-        msg = f"--output {options.output} lies inside {folder}, where heatmaps would be taken for photos the next time"
-        raise CommandError(msg)
-    _require_images(folder)
-    _require_writable(options.output)
+    for written in (options.output, options.output / _HEATMAPS):
+        if written.resolve().is_relative_to(folder.resolve()):
+            msg = (
+                f"--output {options.output} lies inside {folder}"
+                if written == options.output
+                else f"the heatmaps of --output {options.output} would lie inside {folder}"
+            )
+            raise CommandError(f"{msg}, where they would be taken for photos the next time")
+    photos = _find_images(folder)
+    _claim_output(options.output, photos)
 
 
-def _require_images(folder: Path) -> None:
+def _find_images(folder: Path) -> list[Path]:
     from anomalib.data.utils import get_image_filenames
 
     try:
-        get_image_filenames(folder)
+        return get_image_filenames(folder)
     except (ValueError, OSError) as error:
         msg = f"no images in {folder} or its subfolders (such as .png, .jpg, .tif): {error}"
         raise CommandError(msg) from error
 
 
-def _require_writable(folder: Path) -> None:
+def _claim_output(output: Path, photos: Sequence[Path]) -> None:
+    """Makes sure that all results can be written, and that nothing of the user's is in their place."""
+    from anomalib.utils.path import generate_output_filename
+
+    from dual_image_clip.prediction.output_folder import ForeignFileError, claim_files
+
+    heatmaps = (generate_output_filename(photo, output / _HEATMAPS, mkdir=False) for photo in photos)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        output.mkdir(parents=True, exist_ok=True)
+        claim_files(output, [output / "predictions.csv", output / "report.html", *heatmaps])
+    except ForeignFileError as error:
+        msg = f"--output {output}: {error}"
+        raise CommandError(msg) from error
     except OSError as error:
-        msg = f"cannot write to --output {folder}: {error.strerror}"
+        msg = f"cannot write to --output {output}: {error.strerror}"
         raise CommandError(msg) from error
 
 

@@ -185,6 +185,13 @@ def test_ctrl_c_keeps_what_is_done(command, workspace):
         (["photos", *NAME, "--output", "file.txt"], 2, "cannot write to --output file.txt"),
         (["photos", *NAME, "--output", "file.txt/below"], 2, "cannot write to --output file.txt/below"),
         (["photos", *NAME, "--output", "photos/below"], 2, "--output photos/below lies inside photos"),
+        (
+            ["shoot/images", *NAME, "--output", "shoot"],
+            2,
+            "heatmaps of --output shoot would lie inside",
+        ),
+        (["shoot/images/part", *NAME, "--output", "shoot"], 2, "shoot/images/part/a.png is there already"),
+        (["photos", *NAME, "--output", "taken"], 2, "taken/predictions.csv is there already"),
         (["photos", *NAME, *QUICK, "--num-references", "50"], 1, "num_references=50"),
         (["photos", *NAME, "--backbone", "ViT-9"], 2, "backbone='ViT-9' is not an open_clip model"),
         (["broken", *NAME, *QUICK], 1, "no image in broken could be scored"),
@@ -197,6 +204,10 @@ def test_mistakes_take_one_line(arguments, code, message, workspace, photos, mon
     (workspace / "broken").mkdir()
     (workspace / "broken" / "a.png").write_text("not an image")
     (workspace / "file.txt").touch()
+    save(draw_plate(1)[0], workspace / "shoot" / "images" / "part" / "a.png")
+    (workspace / "taken").mkdir()
+    (workspace / "taken" / "predictions.csv").write_text("somebody's own")
+    before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
     if code == 2 and "ViT-9" not in arguments:
         # Whatever is wrong is told before a model is loaded.
         monkeypatch.setitem(sys.modules, "dual_image_clip.lightning_model", None)
@@ -204,6 +215,26 @@ def test_mistakes_take_one_line(arguments, code, message, workspace, photos, mon
     said = capfd.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("dual-image-clip: error: ")
     assert message in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_are_replaced_and_no_other_file_is(workspace, photos, capfd):
+    from dual_image_clip.cli import main
+
+    arguments = ["predict", str(photos), *NAME, *QUICK, "--output", "out"]
+    heatmaps = workspace / "out" / "images" / "photos"
+    assert main(arguments) == main(arguments) == 0
+    written = len(list(heatmaps.iterdir()))
+    # A photo that comes in the meantime, and a picture of somebody's own where its heatmap would go.
+    save(draw_plate(99)[0], photos / "new.png")
+    own = save(draw_plate(7)[0], heatmaps / "new.png")
+    before = own.read_bytes()
+    assert main(arguments) == 2
+    assert "out/images/photos/new.png is there already" in capfd.readouterr().err
+    assert own.read_bytes() == before
+    own.unlink()
+    assert main(arguments) == 0
+    assert len(list(heatmaps.iterdir())) == written + 1
 
 
 def test_a_mistake_leaves_no_traceback_in_a_process_of_its_own(workspace):
