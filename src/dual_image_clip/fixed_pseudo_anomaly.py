@@ -95,7 +95,8 @@ class _OwnTexture(nn.Module):
         textures = (self.rows @ images @ self.columns).clamp(0, 1)
         for index, factor in self.colours:
             textures = _COLOUR_STEPS[index][1](textures, textures.new_tensor([factor]))
-        copies = torch.lerp(images, textures.clamp(0, 1), self.opacity)
+        # Under autocast the products above have another type.
+        copies = torch.lerp(images, textures.clamp(0, 1).to(images), self.opacity)
         return PseudoAnomalies(copies, self.masks.expand(images.shape[0], -1, -1, -1))
 
 
