@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
 from dual_image_clip.procedural import HELD_OUT_FAMILIES, Procedural
+from dual_image_clip.weights.backbone import EMBEDDED
 
 METRICS = ("image_AUROC", "image_F1Max", "image_AUPR", "pixel_AUROC", "pixel_F1Max", "pixel_AUPRO")
 

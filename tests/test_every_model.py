@@ -9,8 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.encoder import DualPathEncoder
-from dual_image_clip.export import ExportableDetector
+from dual_image_clip.export.detector import ExportableDetector
+from dual_image_clip.method.encoder import DualPathEncoder
 from tests.conftest import TINY
 from tests.testers import ModelTester
 

@@ -46,7 +46,7 @@ def test_importing_the_package_loads_no_torch():
         "import anomalib.data",
         "from dual_image_clip import DualImageCLIP",
         "import dual_image_clip.lightning_model",
-        "import dual_image_clip.data",
+        "import dual_image_clip.plugin",
         "from anomalib.cli.cli import AnomalibCLI",
     ],
 )
@@ -73,14 +73,14 @@ print("fine")
 def test_stock_names_stay_what_they_were():
     result = run_python("import anomalib.models, anomalib.data; anomalib.models.Nonsense")
     assert "has no attribute 'Nonsense'" in result.stderr
-    result = run_python("import dual_image_clip.data, anomalib.data; anomalib.data.Nonsense")
+    result = run_python("import dual_image_clip.plugin, anomalib.data; anomalib.data.Nonsense")
     assert "module 'anomalib.data' has no attribute 'Nonsense'" in result.stderr
 
 
 def test_anomalib_works_when_this_package_is_broken():
     code = """
 import sys
-sys.modules["dual_image_clip.scoring"] = None
+sys.modules["dual_image_clip.method.scoring"] = None
 import anomalib.models
 print(anomalib.models.Padim.__name__, hasattr(anomalib.models, "DualImageCLIP"))
 """

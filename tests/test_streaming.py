@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.golden import GoldenImageError
-from dual_image_clip.image_files import UnreadableImageError
+from dual_image_clip.hooks.golden import GoldenImageError
+from dual_image_clip.hooks.image_files import UnreadableImageError
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 
 SIDE, PATCHES = 64, 16

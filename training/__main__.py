@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from training.data import draw_training_set, load_training_set
+from training.architecture import build
+from training.drawn_set import draw_training_set, load_training_set
 from training.export import export
-from training.images import ImageTraining
+from training.image_tower import ImageTraining
 from training.recipe import Recipe
-from training.text import PromptBook, embed_words, fit_text_tower
-from training.tower import build
+from training.text_tower import PromptBook, embed_words, fit_text_tower
 
 _PROMPTS_OF_A_WORD = 12
 

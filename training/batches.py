@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
 from dual_image_clip.procedural import FAMILIES
-from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator
-from training.data import IMAGE_SIZE, FamilyData
+from training.drawn_set import IMAGE_SIZE, FamilyData
 
 IMAGES_PER_PRODUCT = 4
 _TWINS = 0.4

@@ -7,8 +7,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from training.architecture import architecture
 from training.recipe import Recipe
-from training.tower import architecture
 
 
 def export(clip: Any, recipe: Recipe, folder: Path) -> None:

@@ -27,13 +27,10 @@ from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from dual_image_clip.adaptation import AdaptationSettings
-from dual_image_clip.backbone import load_backbone
-from dual_image_clip.distributed import EachImageOnce
-from dual_image_clip.encoder import DualPathEncoder
-from dual_image_clip.export import ExportableDetector, require_exportable
-from dual_image_clip.golden import GoldenImages
-from dual_image_clip.image_files import (
+from dual_image_clip.export.detector import ExportableDetector, require_exportable
+from dual_image_clip.hooks.distributed import EachImageOnce
+from dual_image_clip.hooks.golden import GoldenImages
+from dual_image_clip.hooks.image_files import (
     ImageFileGuard,
     evaluated_image_paths,
     evaluation_datasets,
@@ -42,15 +39,23 @@ from dual_image_clip.image_files import (
     require_patch_sized,
     restore_bit_depth,
 )
-from dual_image_clip.post_processing import LabelFreePostProcessor
-from dual_image_clip.prediction.run import PredictionReport
-from dual_image_clip.prediction.unusable_files import SkipUnusableFiles
-from dual_image_clip.prompts import DEFAULT_CLASS_NAME, class_name_from_category, encode_ensemble, prompt_ensemble
-from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator
-from dual_image_clip.references import ReferencePool, shuffle_samples
-from dual_image_clip.scoring import ScoreWeights, require_aggregation
-from dual_image_clip.text_cache import cached_text_embeddings
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
+from dual_image_clip.hooks.unusable_files import SkipUnusableFiles
+from dual_image_clip.method.adaptation import AdaptationSettings
+from dual_image_clip.method.encoder import DualPathEncoder
+from dual_image_clip.method.prompts import (
+    DEFAULT_CLASS_NAME,
+    class_name_from_category,
+    encode_ensemble,
+    prompt_ensemble,
+)
+from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
+from dual_image_clip.method.references import ReferencePool, shuffle_samples
+from dual_image_clip.method.scoring import ScoreWeights, require_aggregation
+from dual_image_clip.prediction.report import PredictionReport
 from dual_image_clip.torch_model import DualImageCLIPModel, LookAhead
+from dual_image_clip.weights.backbone import load_backbone
+from dual_image_clip.weights.text_cache import cached_text_embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +93,13 @@ class DualImageCLIP(AnomalibModule):
         class_name: What the images show, such as ``"metal nut"``. Without it, the category of the datamodule, else
             ``"object"``.
         backbone: An architecture known to open_clip, with a plain ViT image tower, or
-            :data:`dual_image_clip.backbone.EMBEDDED`.
+            :data:`dual_image_clip.weights.backbone.EMBEDDED`.
         pretrained: A tag of open_clip's for it, a local ``.safetensors`` or PyTorch checkpoint,
-            :data:`dual_image_clip.backbone.EMBEDDED`, or ``None`` for random weights.
+            :data:`dual_image_clip.weights.backbone.EMBEDDED`, or ``None`` for random weights.
         num_references: Unlabelled images that each image is compared with; 0 for none (Fig. 5a).
         aggregation: What becomes of the distances to several references: ``"minimum"`` (the paper's Eq. 5),
             ``"lowest_third"`` or ``"median"``, which one anomalous reference cannot spoil; see
-            :func:`~dual_image_clip.scoring.aggregate_references` for when each is right.
+            :func:`~dual_image_clip.method.scoring.aggregate_references` for when each is right.
         k_shot: Golden samples that each image is compared with, drawn at random from the seed.
         few_shot_source: Folder (searched with its subfolders) or image file that golden samples are drawn from.
             Without it, the good images of the datamodule's training set.
@@ -113,7 +118,7 @@ class DualImageCLIP(AnomalibModule):
         smooth: Whether to smooth anomaly maps with a 3×3 mean over patches.
         threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth. Without it,
             ground truth sets the threshold, or else a robust z-score (see
-            :class:`~dual_image_clip.post_processing.LabelFreePostProcessor`).
+            :class:`~dual_image_clip.hooks.post_processing.LabelFreePostProcessor`).
         seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and the order of
             evaluation.
         pre_processor: Pre-processor, or whether to use the default: short side to the backbone's image size.
@@ -333,7 +338,7 @@ class DualImageCLIP(AnomalibModule):
         ]
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Exports a detector of single images, of any size, see :mod:`dual_image_clip.export`.
+        """Exports a detector of single images, of any size, see :mod:`dual_image_clip.export.detector`.
 
         Args:
             export_root: Folder.
@@ -354,7 +359,7 @@ class DualImageCLIP(AnomalibModule):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> Path:
-        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export.detector`.
 
         Args:
             export_root: Folder.
@@ -380,7 +385,7 @@ class DualImageCLIP(AnomalibModule):
         compression_type: CompressionType | None = None,
         **kwargs: Any,
     ) -> Path:
-        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export.detector`.
 
         Args:
             export_root: Folder.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # anomalib module -> names it gains -> where this package defines them
 _EXTENSIONS = {
     "anomalib.models": {"DualImageCLIP": "dual_image_clip.lightning_model"},
-    "anomalib.data": {"MVTec": "dual_image_clip.data", "Procedural": "dual_image_clip.procedural"},
+    "anomalib.data": {"Procedural": "dual_image_clip.procedural"},
 }
 
 
@@ -50,6 +50,8 @@ def _extend_after_execution(loader: "Any") -> None:
 
 def _extend(module: "ModuleType") -> None:
     """Gives an anomalib module the names it does not have, without ever breaking its import."""
+    if module.__name__ == "anomalib.data" and not hasattr(module, "MVTec"):
+        setattr(module, "MVTec", _under_its_older_name(module))  # noqa: B010
     for name, home in _EXTENSIONS[module.__name__].items():
         if hasattr(module, name):
             continue
@@ -63,6 +65,12 @@ def _extend(module: "ModuleType") -> None:
             import logging
 
             logging.getLogger(__name__).warning("dual-image-clip could not add %s to anomalib: %s", name, error)
+
+
+def _under_its_older_name(data: "ModuleType") -> type:
+    """MVTec AD as it was called in anomalib 1.x, so that ``anomalib test --data MVTec`` still works."""
+    documentation = "MVTec AD under its name of anomalib 1.x; arguments are those of ``MVTecAD``."
+    return type("MVTec", (data.MVTecAD,), {"__module__": data.__name__, "__doc__": documentation})
 
 
 def _resolve_on_access(module: "ModuleType") -> None:

@@ -21,9 +21,9 @@ from anomalib.data import ImageBatch
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.image_files import holds_a_patch, image_to_tensor, read_image_file
+from dual_image_clip.hooks.image_files import holds_a_patch, image_to_tensor, read_image_file
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
 from dual_image_clip.lightning_model import DualImageCLIP
-from dual_image_clip.post_processing import LabelFreePostProcessor
 
 # One for all detectors: pseudo anomalies are drawn from torch's global generator, which they share.
 _SCORING = Lock()
@@ -54,7 +54,7 @@ class StreamingDetector:
 
     The first image is scored by text alone, unless there are golden ones. Whether an image is anomalous is decided by
     the threshold that the model was given or that ground truth has set, or else by the robust z-score of
-    :class:`~dual_image_clip.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
+    :class:`~dual_image_clip.hooks.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
 
     Memory is bounded: patch tokens of ``references`` images, and two numbers for each of the last 10,000 images.
 

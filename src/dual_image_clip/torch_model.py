@@ -9,7 +9,7 @@ from anomalib.data import InferenceBatch
 from kornia.enhance import denormalize, normalize
 from torch import Tensor, nn
 
-from dual_image_clip.adaptation import (
+from dual_image_clip.method.adaptation import (
     AdaptationSettings,
     AdaptationTask,
     Adapters,
@@ -17,10 +17,10 @@ from dual_image_clip.adaptation import (
     fit_adapters,
     initial_adapter,
 )
-from dual_image_clip.encoder import DualPathEncoder
-from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share
-from dual_image_clip.references import ReferencePool
-from dual_image_clip.scoring import (
+from dual_image_clip.method.encoder import DualPathEncoder
+from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share
+from dual_image_clip.method.references import ReferencePool
+from dual_image_clip.method.scoring import (
     ScoreWeights,
     aggregate_references,
     fuse_maps,
@@ -31,7 +31,7 @@ from dual_image_clip.scoring import (
     upsample_map,
     visual_anomaly_maps,
 )
-from dual_image_clip.tiling import TileLayout, merge_tiles, split_into_tiles, tile_layout
+from dual_image_clip.method.tiling import TileLayout, merge_tiles, split_into_tiles, tile_layout
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class DualImageCLIPModel(nn.Module):
         smooth: Whether maps are smoothed with a 3×3 mean before they are upsampled.
         seed: Seed of the adapter's start.
         aggregation: What becomes of the distances to several references, see
-            :func:`~dual_image_clip.scoring.aggregate_references`.
+            :func:`~dual_image_clip.method.scoring.aggregate_references`.
 
     Raises:
         ValueError: The aggregation is unknown.
@@ -290,7 +290,7 @@ class DualImageCLIPModel(nn.Module):
 
     @staticmethod
     def fit(start: Adapters, task: AdaptationTask, settings: AdaptationSettings) -> Adapters:
-        """Fits the adapters; see :func:`~dual_image_clip.adaptation.fit_adapters`."""
+        """Fits the adapters; see :func:`~dual_image_clip.method.adaptation.fit_adapters`."""
         return fit_adapters(start, task, settings)
 
     def _fill_references(self, count: int, identities: Sequence[str] | None, look_ahead: LookAhead | None) -> None:

@@ -1,13 +1,10 @@
 """Data sets on disk for the real command line and the real engine."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from drawn_data import make_category, make_photos
+from tests.drawn_data import make_category, make_photos
 
 
 @pytest.fixture

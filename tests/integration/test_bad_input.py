@@ -9,11 +9,11 @@ import pytest
 import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
-from drawn_data import draw_plate, make_photos, save
 from PIL import Image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import draw_plate, make_photos, save
 
 
 def predict(photos: Path, folder: Path, **arguments) -> list:

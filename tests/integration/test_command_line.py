@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 from anomalib.cli.cli import AnomalibCLI
-from drawn_data import make_category
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import make_category
 
 ANOMALIB = Path(sys.executable).with_name("anomalib")
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.checkpoint import Scorer, Scores, Setting, detector
-from benchmarks.test_sets import TestSet, drawn_category
+from benchmarks.checkpoint.__main__ import Scorer, Scores, Setting, detector
+from benchmarks.checkpoint.sets import TestSet, drawn_category
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
-from dual_image_clip.pseudo_anomaly import PseudoAnomalyGenerator
-from dual_image_clip.scoring import ScoreWeights
+from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
+from dual_image_clip.method.scoring import ScoreWeights
+from dual_image_clip.weights.backbone import EMBEDDED
 
 FAMILIES = ("carpet", "foam", "granite", "mesh", "gear", "cookie", "zipper", "button")
 COUNT = 10
@@ -56,7 +56,7 @@ def test_an_untrained_encoder_does_not(unseen):
 
 
 def test_an_encoder_that_mixes_its_patches_up_does_not(unseen, monkeypatch):
-    from dual_image_clip.encoder import DualPathEncoder
+    from dual_image_clip.method.encoder import DualPathEncoder
 
     as_grid = DualPathEncoder._as_grid
 

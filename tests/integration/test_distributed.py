@@ -14,10 +14,10 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO
-from drawn_data import draw_plate, make_category, make_photos, save
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from dual_image_clip.post_processing import robust_limit
+from dual_image_clip.hooks.post_processing import robust_limit
+from tests.drawn_data import draw_plate, make_category, make_photos, save
 
 # A user's script; Lightning runs it a second time for the other process. Every process writes down what it did.
 SCRIPT = """
@@ -30,7 +30,7 @@ from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
 
 folder = Path(sys.argv[1])
 

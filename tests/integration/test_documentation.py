@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from anomalib.cli.cli import AnomalibCLI
-from drawn_data import make_category, make_photos
 
 from dual_image_clip import cli
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import make_category, make_photos
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -21,7 +21,7 @@ SMALL = {
     "Procedural": ["--data.num_train", "1", "--data.num_test_normal", "4", "--data.num_test_anomalous", "4"],
     "PHOTOS": [],
 }
-MEASURES = {"benchmarks.speed", "benchmarks.predict", "benchmarks.streaming", "benchmarks.checkpoint"}
+MEASURES = {"benchmarks.speed", "benchmarks.checkpoint"}
 OWN_WEIGHTS = ["--model.backbone", EMBEDDED, "--model.pretrained", EMBEDDED]
 
 
@@ -97,7 +97,7 @@ def run_python(arguments, clone, monkeypatch):
     if arguments[0] == "examples/watch_folder.py":
         monkeypatch.setattr(sys, "argv", [*arguments, "--backbone", EMBEDDED])
         runpy.run_path(arguments[0], run_name="__main__")
-    elif arguments[1] == "benchmarks.run":
+    elif arguments[1] == "benchmarks.paper":
         run_benchmark(arguments[2:], clone, monkeypatch)
     else:
         # Minutes long: what is tested is that they exist and take what is typed.
@@ -116,8 +116,8 @@ def run_benchmark(arguments, clone, monkeypatch):
         small += ["data.categories=[gear]", f"data.arguments={{{counts}}}"]
     elif "data.categories=" not in given and "data.name=Folder" not in given:
         small.append(f"data.categories=[{'pcb1' if 'Visa' in given else 'bottle'}]")
-    monkeypatch.setattr(sys, "argv", ["benchmarks.run", *arguments, *small])
-    runpy.run_module("benchmarks.run", run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["benchmarks.paper", *arguments, *small])
+    runpy.run_module("benchmarks.paper", run_name="__main__")
     assert "No job failed" in (clone / "report" / "report.md").read_text()
 
 

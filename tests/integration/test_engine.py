@@ -8,11 +8,11 @@ import torch
 from anomalib import LearningType
 from anomalib.data import Folder, ImageBatch, MVTecAD
 from anomalib.engine import Engine
-from drawn_data import make_category, make_photos
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import make_category, make_photos
 
 
 def make_model(**arguments) -> DualImageCLIP:

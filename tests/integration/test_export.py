@@ -12,12 +12,12 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils import read_image
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
-from drawn_data import draw_plate, make_photos
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
-from dual_image_clip.fixed_pseudo_anomaly import fixed_pseudo_anomaly
+from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import draw_plate, make_photos
 
 TINY = "tiny-vit"
 # OpenVINO computes in bfloat16 by default where a processor can.

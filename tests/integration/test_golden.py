@@ -10,15 +10,15 @@ import torch.nn.functional as F  # noqa: N812
 from anomalib import LearningType
 from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
-from drawn_data import draw_plate, make_category, make_photos, save
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop
 from torchvision.transforms.v2.functional import to_image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
-from dual_image_clip.golden import GoldenImageError
-from dual_image_clip.image_files import UnreadableImageError
+from dual_image_clip.hooks.golden import GoldenImageError
+from dual_image_clip.hooks.image_files import UnreadableImageError
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import draw_plate, make_category, make_photos, save
 
 VISUAL_ONLY = {"adaptation_steps": 0, "lambda_2": 0.0, "lambda_3": 0.0, "lambda_5": 0.0, "smooth": False}
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_data import draw_plate, make_photos, save
 from PIL import Image
 
-from dual_image_clip.backbone import EMBEDDED
+from dual_image_clip.weights.backbone import EMBEDDED
+from tests.drawn_data import draw_plate, make_photos, save
 
 BIN = Path(sys.executable).parent
 OWN = [BIN / "dual-image-clip", "predict"]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_data import draw_plate, make_photos, save
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.backbone import EMBEDDED
 from dual_image_clip.streaming import StreamingDetector
+from dual_image_clip.weights.backbone import EMBEDDED
 from examples import watch_folder
+from tests.drawn_data import draw_plate, make_photos, save
 
 SCRIPT = Path(watch_folder.__file__)
 ARGUMENTS = ["--class-name", "plate", "--backbone", EMBEDDED, "--interval", "0.1"]

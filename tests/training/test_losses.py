@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from dual_image_clip.scoring import ScoreWeights, fuse_maps, upsample_map
-from training.images import chosen_references, reference_distances
+from dual_image_clip.method.scoring import ScoreWeights, fuse_maps, upsample_map
+from training.image_tower import chosen_references, reference_distances
 from training.losses import (
     balanced,
     contrastive_loss,

@@ -12,18 +12,18 @@ import torch.nn.functional as F  # noqa: N812
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dual_image_clip.backbone import load_backbone
-from dual_image_clip.prompts import encode_ensemble, prompt_ensemble
+from dual_image_clip.method.prompts import encode_ensemble, prompt_ensemble
+from dual_image_clip.weights.backbone import load_backbone
 from tests.training.small import small_arguments, small_recipe
 from training import __main__ as command
 from training.adapters import draw_adapters
+from training.architecture import build
 from training.batches import draw_batch
-from training.data import draw_training_set, load_training_set
-from training.images import ImageTraining, learning_rate, make_optimizers, moment_of
+from training.drawn_set import draw_training_set, load_training_set
+from training.image_tower import ImageTraining, learning_rate, make_optimizers, moment_of
 from training.losses import label_patches
 from training.recipe import Recipe
-from training.text import PromptBook, design_targets, fit_text_tower
-from training.tower import build
+from training.text_tower import PromptBook, design_targets, fit_text_tower
 
 
 def run(recipe: Recipe) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dual_image_clip.prediction.predictions import Outcome, write_csv
-from dual_image_clip.prediction.run import CSV_NAME
+from dual_image_clip.prediction.report import CSV_NAME
 from dual_image_clip.ui.results import TABLE_HEADER, gallery, problem, relabel, summary, table
 from dual_image_clip.ui.scorer import Scorer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.image_files import UnreadableImageError, holds_a_patch, read_image_file
+from dual_image_clip.hooks.image_files import UnreadableImageError, holds_a_patch, read_image_file
 
 MOST_BYTES = 50 * 2**20
 MOST_PIXELS = 100_000_000

@@ -1,0 +1,1 @@
+"""What the checkpoint inside the package can do: ``python -m benchmarks.checkpoint``."""

@@ -1,0 +1,75 @@
+"""Figures of how metrics change with a number, such as that of references or of steps."""
+
+import math
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.paper.report.study import Study
+from benchmarks.paper.report.summary import Summary
+
+KINDS = ("pixel", "image")
+PANEL_SIZE = (5.2, 4.0)
+DPI = 130
+
+
+def draw_curves(study: Study, summaries: list[Summary], path: Path) -> None:
+    """Draws a study's metrics over its x values: a row of panels a data set, a panel a kind of metric.
+
+    Bars are standard deviations over seeds. The paper's figures are dashed, in the metric's colour.
+
+    Args:
+        study: A study whose labels are numbers.
+        summaries: Its summaries, at least one.
+        path: The ``.png`` file to write.
+    """
+    kinds = [kind for kind in KINDS if any(metric.startswith(kind) for metric in study.metrics)]
+    width, height = PANEL_SIZE
+    figure = Figure((width * len(kinds), height * len(summaries)), layout="constrained")
+    figure.suptitle(study.title, fontsize=13)
+    panels = figure.subplots(len(summaries), len(kinds), squeeze=False)
+    for summary, row in zip(summaries, panels, strict=True):
+        for kind, axes in zip(kinds, row, strict=True):
+            _draw_panel(axes, study, summary, kind)
+    figure.savefig(path, dpi=DPI)
+
+
+def _draw_panel(axes: Axes, study: Study, summary: Summary, kind: str) -> None:
+    metrics = [metric for metric in study.metrics if metric.startswith(kind)]
+    for index, metric in enumerate(metrics):
+        name, colour = metric.removeprefix(f"{kind}_"), f"C{index}"
+        measured = sorted((float(label), means[metric]) for label, means in summary.means.items() if metric in means)
+        if measured:
+            axes.errorbar(
+                [x for x, _ in measured],
+                [mean.value for _, mean in measured],
+                yerr=[math.nan if mean.spread is None else mean.spread for _, mean in measured],
+                color=colour,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                label=name,
+            )
+        if published := _published_points(study, summary.dataset, metric):
+            # A plain line would come before all measured ones in the legend.
+            axes.errorbar(
+                [x for x, _ in published],
+                [value for _, value in published],
+                color=colour,
+                marker="x",
+                linestyle="--",
+                label=f"{name}, paper",
+            )
+    axes.set_title(f"{summary.dataset}, {kind} metrics", fontsize=11)
+    axes.set_xlabel(study.x_label)
+    axes.set_ylabel("mean over categories (per cent)")
+    axes.set_xticks([float(label) for label in study.rows], list(study.rows))
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9, frameon=False)
+
+
+def _published_points(study: Study, dataset: str, metric: str) -> list[tuple[float, float]]:
+    values = {label: study.published_value(dataset, label, metric) for label in study.published.get(dataset, {})}
+    return sorted((float(label), value) for label, value in values.items() if value is not None)

@@ -1,0 +1,1 @@
+"""What the detector costs: ``python -m benchmarks.speed``."""

@@ -1,0 +1,1 @@
+"""What anomalib and Lightning need from this package around a run."""

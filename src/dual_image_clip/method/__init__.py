@@ -1,0 +1,1 @@
+"""The paper's method: pure functions on tensors, and small modules."""

@@ -1,0 +1,47 @@
+"""Downloads of pretrained weights, from a file that stands in for the network."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip import pretrained as registry
+
+from dual_image_clip.weights.backbone import load_backbone
+
+TINY = "tiny-vit"
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Weights of the tiny ViT at an address, under the tag ``second``, for which the hub entry names ``first``."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    weights = open_clip.create_model(TINY).state_dict()
+    torch.save({"epoch": 32, "state_dict": weights}, tmp_path / "tiny-second.pt")
+    entry = {"url": (tmp_path / "tiny-second.pt").as_uri()}
+    tags = {"first": entry | {"hf_hub": "somebody/tiny.first/"}, "second": entry | {"hf_hub": "somebody/tiny.first/"}}
+    monkeypatch.setitem(registry._PRETRAINED, TINY, tags)
+    return weights
+
+
+def test_a_tag_whose_hub_entry_is_another_tags_is_downloaded_from_its_own_address(published):
+    loaded = load_backbone(TINY, "second").clip.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in published.items())
+
+
+def test_the_default_weights_are_never_those_of_another_tag(monkeypatch):
+    asked = []
+
+    def download(address: str, *_arguments, **_options) -> str:
+        asked.append(address)
+        raise OSError("no network")
+
+    # Both of open_clip's ways to the weights, whichever it takes.
+    monkeypatch.setattr("dual_image_clip.weights.backbone.download_pretrained_from_url", download)
+    monkeypatch.setattr(registry, "download_pretrained_from_url", download)
+    if hasattr(registry, "download_pretrained_from_hf"):
+        monkeypatch.setattr(registry, "download_pretrained_from_hf", download)
+    with pytest.raises(OSError, match="laion400m_e32"):
+        load_backbone("ViT-B-16-plus-240", "laion400m_e32")
+    assert len(asked) == 1
+    assert "laion400m_e32" in asked[0]
