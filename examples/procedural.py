@@ -18,7 +18,7 @@ from rich.table import Table
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.procedural import HELD_OUT_FAMILIES, Procedural
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 
 METRICS = ("image_AUROC", "image_F1Max", "image_AUPR", "pixel_AUROC", "pixel_F1Max", "pixel_AUPRO")
 

@@ -11,11 +11,15 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from dual_image_clip.method.adaptation import AdaptationSettings, initial_adapter
-from dual_image_clip.method.encoder import DualPathEncoder
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalies, PseudoAnomalyGenerator
-from dual_image_clip.method.references import ReferencePool
-from dual_image_clip.method.scoring import ScoreWeights
+from dual_image_clip.method import (
+    AdaptationSettings,
+    DualPathEncoder,
+    PseudoAnomalies,
+    PseudoAnomalyGenerator,
+    ReferencePool,
+    ScoreWeights,
+    initial_adapter,
+)
 from dual_image_clip.torch_model import DualImageCLIPModel
 
 TILE, PATCH, DIM = 64, 16, 24

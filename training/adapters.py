@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from dual_image_clip.method.adaptation import (
-    AdaptationSettings,
-    AdaptationTask,
-    Adapters,
-    fit_adapters,
-    initial_adapter,
-)
+from dual_image_clip.method import AdaptationSettings, AdaptationTask, Adapters, fit_adapters, initial_adapter
 
 
 def draw_adapters(count: int, dim: int, generator: torch.Generator) -> Adapters:

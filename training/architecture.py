@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dual_image_clip.method.attention import merge_heads, project_to_heads
+from dual_image_clip.method import merge_heads, project_to_heads
 from training.drawn_set import IMAGE_SIZE
 from training.recipe import Recipe, TowerRecipe
 

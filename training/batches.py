@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
+from dual_image_clip.method import PseudoAnomalyGenerator
 from dual_image_clip.procedural import FAMILIES
 from training.drawn_set import IMAGE_SIZE, FamilyData
 

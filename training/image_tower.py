@@ -13,8 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from dual_image_clip.method.adaptation import Adapters, adapt_tokens
-from dual_image_clip.method.scoring import ScoreWeights
+from dual_image_clip.method import Adapters, ScoreWeights, adapt_tokens
 from training.adapters import draw_adapters, fit_images, task_of_product
 from training.architecture import two_path_tokens
 from training.batches import (

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from dual_image_clip.method.scoring import ScoreWeights
+from dual_image_clip.method import ScoreWeights
 from training.batches import IMAGES_PER_PRODUCT
 
 _COVERED = 0.05

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from dual_image_clip.method.attention import causal_self_attention, residual_block
-from dual_image_clip.method.prompts import encode_prompts, prompt_ensemble
+from dual_image_clip.method import encode_prompts, prompt_ensemble, residual_block
+from dual_image_clip.method.attention import causal_self_attention
 from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)

@@ -28,9 +28,8 @@ from torchmetrics.functional.classification import binary_auroc
 
 from benchmarks.checkpoint.sets import TEST_SETS, TestSet
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.method.references import random_partners
-from dual_image_clip.method.scoring import ScoreWeights, upsample_map
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.method import ScoreWeights, random_partners, upsample_map
+from dual_image_clip.weights import EMBEDDED
 
 BATCH_SIZE = 20
 MANY_REFERENCES = 8

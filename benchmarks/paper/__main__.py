@@ -27,7 +27,7 @@ from benchmarks.paper.plan import Plan, read_plan
 from benchmarks.paper.report.sheet import draw_sheet
 from benchmarks.paper.report.writer import write_report
 from benchmarks.paper.results import ResultsFile, Row
-from dual_image_clip.weights.backbone import Backbone, load_backbone
+from dual_image_clip.weights import Backbone, load_backbone
 
 TIMES = "times.jsonl"
 _COLUMNS = (

@@ -16,9 +16,8 @@ from benchmarks.paper.metrics import measure
 from benchmarks.paper.plan import OURS, Plan, Setting
 from benchmarks.paper.report.sheet import Example, choose_examples
 from benchmarks.paper.results import Row
-from dual_image_clip.method.scoring import ScoreWeights, upsample_map
-from dual_image_clip.method.tiling import merge_tiles
-from dual_image_clip.weights.backbone import Backbone
+from dual_image_clip.method import ScoreWeights, merge_tiles, upsample_map
+from dual_image_clip.weights import Backbone
 
 
 class Wanted(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from benchmarks.paper.category_job import Outcome, Wanted, run_job
 from benchmarks.paper.plan import Plan
-from dual_image_clip.weights.backbone import Backbone
+from dual_image_clip.weights import Backbone
 
 
 class Job(NamedTuple):

@@ -11,12 +11,18 @@ from benchmarks.paper.images import CategoryImages
 from benchmarks.paper.memo import Memo
 from benchmarks.paper.peers import anoclip, musc, winclip
 from benchmarks.paper.peers.clip import OrdinaryTokens
-from dual_image_clip.method.encoder import DualPathEncoder, ImageFeatures
-from dual_image_clip.method.prompts import encode_ensemble, prompt_ensemble
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share
-from dual_image_clip.method.tiling import split_into_tiles, tile_layout
-from dual_image_clip.weights.backbone import Backbone
-from dual_image_clip.weights.text_cache import cached_text_embeddings
+from dual_image_clip.method import (
+    DualPathEncoder,
+    ImageFeatures,
+    PseudoAnomalyGenerator,
+    covered_patches,
+    encode_ensemble,
+    patch_share,
+    prompt_ensemble,
+    split_into_tiles,
+    tile_layout,
+)
+from dual_image_clip.weights import Backbone, cached_text_embeddings
 
 T = TypeVar("T")
 

@@ -7,25 +7,22 @@ from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.peers import anoclip, clip, musc, winclip
 from benchmarks.paper.peers.scores import Scores
 from benchmarks.paper.plan import OURS, Setting
-from dual_image_clip.method.adaptation import (
+from dual_image_clip.method import (
     AdaptationSettings,
     AdaptationTask,
+    ScoreWeights,
     adapted_scores,
+    aggregate_references,
     fit_adapters,
     initial_adapter,
-)
-from dual_image_clip.method.references import random_partners
-from dual_image_clip.method.scoring import (
-    ScoreWeights,
-    aggregate_references,
-    fuse_maps,
-    fuse_scores,
     joint_anomaly_map,
+    merge_tiles,
+    random_partners,
     text_anomaly_score,
     upsample_map,
     visual_anomaly_maps,
 )
-from dual_image_clip.method.tiling import merge_tiles
+from dual_image_clip.method.fusion import fuse_maps, fuse_scores
 
 _AT_ONCE = 16
 

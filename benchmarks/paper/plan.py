@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from benchmarks.paper.report.study import Study
 from benchmarks.paper.results import METRICS
-from dual_image_clip.weights.backbone import EMBEDDED, EMBEDDED_WEIGHTS
+from dual_image_clip.weights import EMBEDDED, EMBEDDED_WEIGHTS
 
 OURS = "ours"
 METHODS = ("clip", "winclip", "anoclip", "musc2", "musc", OURS)

@@ -25,9 +25,8 @@ from rich.table import Table
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.method.attention import merge_heads, project_to_heads, residual_block
-from dual_image_clip.method.prompts import encode_ensemble, prompt_ensemble
-from dual_image_clip.weights.text_cache import cached_text_embeddings
+from dual_image_clip.method import encode_ensemble, merge_heads, project_to_heads, prompt_ensemble, residual_block
+from dual_image_clip.weights import cached_text_embeddings
 
 BACKBONE = "ViT-B-16-plus-240"
 IMAGE_SIZE = 240

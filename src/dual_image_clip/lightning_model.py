@@ -41,21 +41,21 @@ from dual_image_clip.hooks.image_files import (
 )
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
 from dual_image_clip.hooks.unusable_files import SkipUnusableFiles
-from dual_image_clip.method.adaptation import AdaptationSettings
-from dual_image_clip.method.encoder import DualPathEncoder
-from dual_image_clip.method.prompts import (
-    DEFAULT_CLASS_NAME,
-    class_name_from_category,
+from dual_image_clip.method import (
+    AdaptationSettings,
+    DualPathEncoder,
+    PseudoAnomalyGenerator,
+    ReferencePool,
+    ScoreWeights,
     encode_ensemble,
     prompt_ensemble,
 )
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
-from dual_image_clip.method.references import ReferencePool, shuffle_samples
-from dual_image_clip.method.scoring import ScoreWeights, require_aggregation
+from dual_image_clip.method.prompts import DEFAULT_CLASS_NAME, class_name_from_category
+from dual_image_clip.method.references import shuffle_samples
+from dual_image_clip.method.scoring import require_aggregation
 from dual_image_clip.prediction.report import PredictionReport
 from dual_image_clip.torch_model import DualImageCLIPModel, LookAhead
-from dual_image_clip.weights.backbone import load_backbone
-from dual_image_clip.weights.text_cache import cached_text_embeddings
+from dual_image_clip.weights import cached_text_embeddings, load_backbone
 
 logger = logging.getLogger(__name__)
 

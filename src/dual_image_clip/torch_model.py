@@ -9,29 +9,30 @@ from anomalib.data import InferenceBatch
 from kornia.enhance import denormalize, normalize
 from torch import Tensor, nn
 
-from dual_image_clip.method.adaptation import (
+from dual_image_clip.method import (
     AdaptationSettings,
     AdaptationTask,
     Adapters,
-    adapted_scores,
-    fit_adapters,
-    initial_adapter,
-)
-from dual_image_clip.method.encoder import DualPathEncoder
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share
-from dual_image_clip.method.references import ReferencePool
-from dual_image_clip.method.scoring import (
+    DualPathEncoder,
+    PseudoAnomalies,
+    PseudoAnomalyGenerator,
+    ReferencePool,
     ScoreWeights,
+    TileLayout,
+    adapted_scores,
     aggregate_references,
-    fuse_maps,
-    fuse_scores,
+    covered_patches,
+    fit_adapters,
+    fuse,
+    initial_adapter,
     joint_anomaly_map,
-    require_aggregation,
+    patch_share,
+    split_into_tiles,
     text_anomaly_score,
-    upsample_map,
+    tile_layout,
     visual_anomaly_maps,
 )
-from dual_image_clip.method.tiling import TileLayout, merge_tiles, split_into_tiles, tile_layout
+from dual_image_clip.method.scoring import require_aggregation
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,30 @@ class EncodedImages(NamedTuple):
     def patches(self) -> Tensor:
         """Patch tokens in a row, ``(B, T · h · w, D)``."""
         return self.patch_tokens.flatten(1, 2)
+
+
+class Comparison(NamedTuple):
+    """What a step says about a batch of images.
+
+    Attributes:
+        predictions: ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
+        num_references: Images that each was compared with, golden ones included.
+    """
+
+    predictions: InferenceBatch
+    num_references: int
+
+
+class PseudoAnomalousCopies(NamedTuple):
+    """Corrupted copies of a batch of images, encoded along the V-V path.
+
+    Attributes:
+        tokens: Patch tokens q′, ``(B, T · h · w, D)``.
+        covered: Patches that were corrupted, boolean, ``(B, T · h · w)``.
+    """
+
+    tokens: Tensor
+    covered: Tensor
 
 
 class DualImageCLIPModel(nn.Module):
@@ -160,11 +185,17 @@ class DualImageCLIPModel(nn.Module):
             self.golden_references = torch.cat([self.golden_references[:0], *tokens])
         self._patches_of_golden = [len(each) for each in tokens]
 
-    @torch.no_grad()
     def forward(
         self, images: Tensor, identities: Sequence[str] | None = None, look_ahead: LookAhead | None = None
     ) -> InferenceBatch:
-        """Scores a batch of images.
+        """Scores a batch of images; see :meth:`compare`."""
+        return self.compare(images, identities, look_ahead).predictions
+
+    @torch.no_grad()
+    def compare(
+        self, images: Tensor, identities: Sequence[str] | None = None, look_ahead: LookAhead | None = None
+    ) -> Comparison:
+        """Scores a batch of images against each other, the images seen last and the golden ones.
 
         Args:
             images: Images normalised for CLIP, ``(B, 3, H, W)``.
@@ -172,7 +203,7 @@ class DualImageCLIPModel(nn.Module):
             look_ahead: Where to get references from when the batch and the images seen do not have enough.
 
         Returns:
-            ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
+            Scores and maps, and the number of references.
 
         Raises:
             RuntimeError: There are no text embeddings yet.
@@ -185,7 +216,7 @@ class DualImageCLIPModel(nn.Module):
         self.references.remember(encoded.patches, identities)
         if not references and not self.num_golden:
             self._warn_of_no_reference()
-        return self.score(encoded, references)
+        return Comparison(self.score(encoded, references), len(references) + self.num_golden)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedImages:
@@ -220,17 +251,28 @@ class DualImageCLIPModel(nn.Module):
         copies = self.pseudo_anomalous_copies(encoded.images, encoded.layout) if self.adaptation.steps else None
         # Cosines divided by a temperature of 0.01 need every digit that a float32 has.
         with torch.autocast(encoded.images.device.type, enabled=False):
-            class_score = self.text_score(encoded.class_tokens).mean(dim=1)
-            language_map = self.text_score(encoded.patch_tokens)
             visual_map = self.visual_map(encoded.patch_tokens, references)
-            text_map = language_map
+            text_map = self.text_score(encoded.patch_tokens)
             if copies is not None:
-                text_map = self.adapted_map(encoded.patch_tokens, *copies, joint_anomaly_map(visual_map, language_map))
-            patch_map = fuse_maps(visual_map, text_map, self.weights)
-            return InferenceBatch(
-                pred_score=fuse_scores(class_score, visual_map, text_map, self.weights),
-                anomaly_map=self._to_pixels(patch_map, encoded.layout),
-            )
+                text_map = self.adapted_map(encoded.patch_tokens, copies, joint_anomaly_map(visual_map, text_map))
+            return self.fuse(encoded.class_tokens, visual_map, text_map, encoded.layout)
+
+    def fuse(
+        self, class_tokens: Tensor, visual_map: Tensor | None, text_map: Tensor, layout: TileLayout
+    ) -> InferenceBatch:
+        """Puts the scores of images together (Eq. 12 and 13).
+
+        Args:
+            class_tokens: Class token of each tile, ``(B, T, D)``.
+            visual_map: A^V, ``(B, T · h, w)``, or ``None`` where there are no references.
+            text_map: A^T, of the same shape; A^L where nothing was adapted.
+            layout: Tiles of the images.
+
+        Returns:
+            ``pred_score`` ``(B,)`` and ``anomaly_map`` ``(B, H, W)``.
+        """
+        fused = fuse(self.text_score(class_tokens), visual_map, text_map, self.weights, layout, self.smooth)
+        return InferenceBatch(pred_score=fused.images, anomaly_map=fused.pixels)
 
     def text_score(self, tokens: Tensor) -> Tensor:
         """Text score of tokens (Eq. 1–3), ``(..., D) -> (...)``."""
@@ -254,36 +296,48 @@ class DualImageCLIPModel(nn.Module):
             return None
         return aggregate_references(visual_anomaly_maps(patch_tokens, compared), self.aggregation)
 
-    def pseudo_anomalous_copies(self, images: Tensor, layout: TileLayout) -> tuple[Tensor, Tensor]:
-        """Corrupts the images and encodes the copies along the V-V path.
+    def pseudo_anomalous_copies(self, images: Tensor, layout: TileLayout) -> PseudoAnomalousCopies:
+        """Corrupts images and encodes the copies.
 
         Args:
             images: Normalised images, ``(B, 3, H, W)``.
             layout: Their tiles.
 
         Returns:
-            Patch tokens q′ ``(B, N, D)`` and the patches that were corrupted, boolean ``(B, N)``.
+            The copies.
         """
         pseudo = self.pseudo_anomalies(denormalize(images, self.image_mean, self.image_std))
+        return self.encode_copies(pseudo, layout)
+
+    @torch.no_grad()
+    def encode_copies(self, pseudo: PseudoAnomalies, layout: TileLayout) -> PseudoAnomalousCopies:
+        """Encodes corrupted copies of images along the V-V path.
+
+        Args:
+            pseudo: The copies, in 0..1, and where they were corrupted.
+            layout: Their tiles.
+
+        Returns:
+            The copies' tokens, and the patches that count as corrupted.
+        """
         tiles = split_into_tiles(normalize(pseudo.images, self.image_mean, self.image_std), layout)
         tokens = self.encoder.patch_tokens(tiles).unflatten(0, (-1, layout.num_tiles)).flatten(1, 3)
         shares = patch_share(split_into_tiles(pseudo.masks, layout), self.encoder.patch_size)
-        return tokens, covered_patches(shares.unflatten(0, (-1, layout.num_tiles)).flatten(1))
+        return PseudoAnomalousCopies(tokens, covered_patches(shares.unflatten(0, (-1, layout.num_tiles)).flatten(1)))
 
-    def adapted_map(self, patch_tokens: Tensor, copies: Tensor, covered: Tensor, joint_map: Tensor) -> Tensor:
+    def adapted_map(self, patch_tokens: Tensor, copies: PseudoAnomalousCopies, joint_map: Tensor) -> Tensor:
         """A^T of every image, with an adapter fitted to it (Eq. 7–11).
 
         Args:
             patch_tokens: Patch tokens ``(B, T · h, w, D)``.
-            copies: Patch tokens of the pseudo-anomalous copies, ``(B, N, D)``.
-            covered: Patches that were corrupted, ``(B, N)``.
+            copies: Pseudo-anomalous copies of the images.
             joint_map: A^VL, ``(B, T · h, w)``.
 
         Returns:
             ``(B, T · h, w)``.
         """
         text, tokens = self.text_embeddings.float(), patch_tokens.flatten(1, 2)
-        task = AdaptationTask(tokens, copies, covered, joint_map.flatten(1), text, self.temperature)
+        task = AdaptationTask(tokens, *copies, joint_map.flatten(1), text, self.temperature)
         start = Adapters(self.adapter_weight.float(), self.adapter_bias.float())
         adapters = self.fit(start, task, self.adaptation)
         return adapted_scores(task.tokens, adapters, task).view_as(joint_map)
@@ -299,10 +353,6 @@ class DualImageCLIPModel(nn.Module):
             return
         for identity, image in look_ahead(shortage):
             self.references.remember(self.encode(image).patches, [identity])
-
-    def _to_pixels(self, patch_map: Tensor, layout: TileLayout) -> Tensor:
-        tiles = patch_map.unflatten(1, (layout.num_tiles, -1)).flatten(0, 1)
-        return merge_tiles(upsample_map(tiles, layout.tile_size, self.smooth), layout)
 
     def _require_text(self) -> None:
         if torch.isnan(self.text_embeddings).any():

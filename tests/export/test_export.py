@@ -16,7 +16,7 @@ from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.detector import ExportableDetector, require_exportable
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import FixedResize, fixed_transform
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
+from dual_image_clip.method import PseudoAnomalyGenerator
 
 TINY, SIZE = "tiny-vit", (64, 64)
 LOGGER = "dual_image_clip.export.detector"

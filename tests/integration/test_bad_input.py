@@ -12,7 +12,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 
 

@@ -10,7 +10,7 @@ import yaml
 from anomalib.cli.cli import AnomalibCLI
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_category
 
 ANOMALIB = Path(sys.executable).with_name("anomalib")

@@ -8,9 +8,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.checkpoint.__main__ import Scorer, Scores, Setting, detector
 from benchmarks.checkpoint.sets import TestSet, drawn_category
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
-from dual_image_clip.method.scoring import ScoreWeights
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.method import PseudoAnomalyGenerator, ScoreWeights
+from dual_image_clip.weights import EMBEDDED
 
 FAMILIES = ("carpet", "foam", "granite", "mesh", "gear", "cookie", "zipper", "button")
 COUNT = 10
@@ -56,7 +55,7 @@ def test_an_untrained_encoder_does_not(unseen):
 
 
 def test_an_encoder_that_mixes_its_patches_up_does_not(unseen, monkeypatch):
-    from dual_image_clip.method.encoder import DualPathEncoder
+    from dual_image_clip.method import DualPathEncoder
 
     as_grid = DualPathEncoder._as_grid
 

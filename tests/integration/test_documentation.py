@@ -12,7 +12,7 @@ import pytest
 from anomalib.cli.cli import AnomalibCLI
 
 from dual_image_clip import cli
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_category, make_photos
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from anomalib.engine import Engine
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_category, make_photos
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos
 
 TINY = "tiny-vit"

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import to_image
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.hooks.golden import GoldenImageError
 from dual_image_clip.hooks.image_files import UnreadableImageError
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_category, make_photos, save
 
 VISUAL_ONLY = {"adaptation_steps": 0, "lambda_2": 0.0, "lambda_3": 0.0, "lambda_5": 0.0, "smooth": False}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 
 BIN = Path(sys.executable).parent

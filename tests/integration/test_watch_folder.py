@@ -13,7 +13,7 @@ import pytest
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.streaming import StreamingDetector
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from examples import watch_folder
 from tests.drawn_data import draw_plate, make_photos, save
 

@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dual_image_clip.method import scoring
+from dual_image_clip.method.fusion import ScoreWeights, fuse_maps, fuse_scores, joint_anomaly_map, upsample_map
 from dual_image_clip.method.scoring import (
-    ScoreWeights,
     aggregate_references,
-    fuse_maps,
-    fuse_scores,
-    joint_anomaly_map,
     text_anomaly_score,
-    upsample_map,
     visual_anomaly_map,
     visual_anomaly_maps,
 )

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dual_image_clip.method.adaptation import Adapters, adapted_scores
+from dual_image_clip.method import Adapters, adapted_scores
 from training.adapters import draw_adapters, fit_images, task_of_product
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.fft import dctn
 
-from dual_image_clip.method.encoder import DualPathEncoder
+from dual_image_clip.method import DualPathEncoder
 from training.architecture import build, cosine_filters, sine_positions, two_path_tokens
 from training.recipe import Recipe
 

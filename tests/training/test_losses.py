@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from dual_image_clip.method.scoring import ScoreWeights, fuse_maps, upsample_map
+from dual_image_clip.method import ScoreWeights, upsample_map
+from dual_image_clip.method.fusion import fuse_maps
 from training.image_tower import chosen_references, reference_distances
 from training.losses import (
     balanced,

@@ -12,8 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dual_image_clip.method.prompts import encode_ensemble, prompt_ensemble
-from dual_image_clip.weights.backbone import load_backbone
+from dual_image_clip.method import encode_ensemble, prompt_ensemble
+from dual_image_clip.weights import load_backbone
 from tests.training.small import small_arguments, small_recipe
 from training import __main__ as command
 from training.adapters import draw_adapters

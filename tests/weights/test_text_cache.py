@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dual_image_clip.method.prompts import PromptEnsemble
+from dual_image_clip.method import PromptEnsemble
 from dual_image_clip.weights.text_cache import cached_text_embeddings
 
 TINY = "tiny-vit"

@@ -11,9 +11,7 @@ from benchmarks.paper.peers.anoclip_adaptation import STEPS, TEMPERATURE, adapt_
 from benchmarks.paper.peers.anoclip_views import NUM_VIEWS, views
 from benchmarks.paper.peers.clip import ordinary_path
 from benchmarks.paper.peers.scores import Scores
-from dual_image_clip.method.encoder import DualPathEncoder
-from dual_image_clip.method.prompts import encode_prompts, prompt_ensemble
-from dual_image_clip.method.scoring import text_anomaly_score, upsample_map
+from dual_image_clip.method import DualPathEncoder, encode_prompts, prompt_ensemble, text_anomaly_score, upsample_map
 
 
 class _EncoderOfLengths(DualPathEncoder):

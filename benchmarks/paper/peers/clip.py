@@ -8,9 +8,14 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from benchmarks.paper.peers.scores import Scores
-from dual_image_clip.method.attention import merge_heads, project_to_heads, residual_block
-from dual_image_clip.method.encoder import require_plain_vit
-from dual_image_clip.method.scoring import text_anomaly_score, upsample_map
+from dual_image_clip.method import (
+    merge_heads,
+    project_to_heads,
+    require_plain_vit,
+    residual_block,
+    text_anomaly_score,
+    upsample_map,
+)
 
 
 class OrdinaryTokens(NamedTuple):

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from benchmarks.paper.peers.clip import OrdinaryTokens, ordinary_path
 from benchmarks.paper.peers.scores import Scores
-from dual_image_clip.method.encoder import require_plain_vit
-from dual_image_clip.method.scoring import upsample_map
+from dual_image_clip.method import require_plain_vit, upsample_map
 
 DEGREES = (1, 3, 5)
 """Sides r of the neighbourhoods."""

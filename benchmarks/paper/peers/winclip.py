@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.paper.peers.clip import embed, run_blocks
 from benchmarks.paper.peers.scores import Scores
-from dual_image_clip.method.encoder import require_plain_vit
-from dual_image_clip.method.prompts import encode_prompts
+from dual_image_clip.method import encode_prompts, require_plain_vit
 
 SCALES = (2, 3)
 """Sides of the windows in patches."""

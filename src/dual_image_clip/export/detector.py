@@ -16,10 +16,16 @@ from torch import Tensor, nn
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import fixed_transform, output_size
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
-from dual_image_clip.method.adaptation import AdaptationSettings, AdaptationTask, Adapters, fit_adapters_in_closed_form
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalies, PseudoAnomalyGenerator
-from dual_image_clip.method.references import ReferencePool
-from dual_image_clip.method.tiling import tile_layout
+from dual_image_clip.method import (
+    AdaptationSettings,
+    AdaptationTask,
+    Adapters,
+    PseudoAnomalies,
+    PseudoAnomalyGenerator,
+    ReferencePool,
+    tile_layout,
+)
+from dual_image_clip.method.adaptation import fit_adapters_in_closed_form
 from dual_image_clip.torch_model import DualImageCLIPModel
 
 logger = logging.getLogger(__name__)

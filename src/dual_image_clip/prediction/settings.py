@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 
 _PACKAGES = ("dual-image-clip", "anomalib", "lightning", "open_clip_torch", "torch", "torchvision")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
 from dual_image_clip.lightning_model import DualImageCLIP
-from dual_image_clip.method.references import random_partners
+from dual_image_clip.method import random_partners
 from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile, decide, rank
 from dual_image_clip.prediction.sketch import Sketch, make_sketch
 from dual_image_clip.torch_model import EncodedImages

@@ -18,7 +18,7 @@ from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cf
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
-from dual_image_clip.method.encoder import require_plain_vit
+from dual_image_clip.method import require_plain_vit
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dual_image_clip.method.prompts import PromptEnsemble
+from dual_image_clip.method import PromptEnsemble
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.paper.images import CategoryImages
 from benchmarks.paper.plan import DataSettings
-from dual_image_clip.weights.backbone import EMBEDDED, Backbone, load_backbone
+from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
 from tests.drawn_data import draw_plate, make_category
 
 STUDIES = """

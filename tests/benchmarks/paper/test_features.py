@@ -6,7 +6,7 @@ import torch
 from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.methods import score
 from benchmarks.paper.plan import Setting
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator
+from dual_image_clip.method import PseudoAnomalyGenerator
 
 SETTINGS = (
     Setting("clip"),

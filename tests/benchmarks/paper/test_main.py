@@ -16,7 +16,7 @@ from benchmarks.paper import __main__ as run_module
 from benchmarks.paper.__main__ import main, read_spent, run
 from benchmarks.paper.category_job import Spent
 from benchmarks.paper.plan import read_plan
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_category, save
 
 ROOT = Path(__file__).parents[3]

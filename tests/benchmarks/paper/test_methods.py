@@ -12,9 +12,8 @@ from benchmarks.paper.methods import depends_on_seed, draw_partners, score
 from benchmarks.paper.peers import musc
 from benchmarks.paper.plan import METHODS, Setting
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.method.references import random_partners
-from dual_image_clip.method.tiling import merge_tiles, split_into_tiles
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.method import merge_tiles, random_partners, split_into_tiles
+from dual_image_clip.weights import EMBEDDED
 
 TEXT_ONLY = {"num_references": 0, "lambda_1": 0.0, "lambda_4": 0.0}
 OURS = {

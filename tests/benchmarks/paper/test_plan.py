@@ -6,7 +6,7 @@ import yaml
 
 from benchmarks.paper.plan import METHODS, Setting, read_plan
 from benchmarks.paper.results import METRICS
-from dual_image_clip.weights.backbone import EMBEDDED
+from dual_image_clip.weights import EMBEDDED
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "benchmarks"

@@ -17,8 +17,7 @@ from benchmarks.paper.peers.anoclip_adaptation import (
     loss,
 )
 from benchmarks.paper.peers.anoclip_views import views
-from dual_image_clip.method.encoder import DualPathEncoder
-from dual_image_clip.method.prompts import prompt_ensemble
+from dual_image_clip.method import DualPathEncoder, prompt_ensemble
 
 PATCHES, DIM, PROMPTS = 9, 12, 7
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.paper.peers import anoclip, clip, musc, winclip
 from benchmarks.paper.peers.scores import Scores
-from dual_image_clip.method.prompts import encode_ensemble, prompt_ensemble
+from dual_image_clip.method import encode_ensemble, prompt_ensemble
 from dual_image_clip.procedural import Category
-from dual_image_clip.weights.backbone import EMBEDDED, Backbone, load_backbone
+from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
 
 CLASS_NAME = "gear"
 DEFECTS = ("missing_part", "stain", "glue")

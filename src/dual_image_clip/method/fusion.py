@@ -1,0 +1,151 @@
+"""From maps of patches to the score and the anomaly map of an image, Eq. 6, 12 and 13."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from dual_image_clip.method.tiling import TileLayout, merge_tiles
+
+
+class ScoreWeights(NamedTuple):
+    """The weights of Eq. 12 and 13 with the paper's values (section 4.1).
+
+    Attributes:
+        lambda_1: Weight of the visual map A^V in the anomaly map.
+        lambda_2: Weight of the text map (A^T, or A^L without adaptation) in the anomaly map.
+        lambda_3: Weight of the class token's text score in the image score.
+        lambda_4: Weight of the largest visual patch score in the image score.
+        lambda_5: Weight of the largest text patch score in the image score.
+    """
+
+    lambda_1: float = 1.0
+    lambda_2: float = 1.5
+    lambda_3: float = 1.0
+    lambda_4: float = 1.0
+    lambda_5: float = 1.0
+
+    @property
+    def map_maximum(self) -> float:
+        """Largest value that Eq. 12 can take: A^V is at most 2 and A^T at most 1."""
+        return 2 * self.lambda_1 + self.lambda_2
+
+    @property
+    def score_maximum(self) -> float:
+        """Largest value that Eq. 13 can take."""
+        return self.lambda_3 + 2 * self.lambda_4 + self.lambda_5
+
+
+class FusedScores(NamedTuple):
+    """What is said about a batch of images in the end.
+
+    Attributes:
+        images: Score of each image (Eq. 13), ``(B,)``.
+        pixels: Anomaly map of each image (Eq. 12), ``(B, H, W)``.
+    """
+
+    images: Tensor
+    pixels: Tensor
+
+
+def fuse(
+    class_scores: Tensor,
+    visual_map: Tensor | None,
+    text_map: Tensor,
+    weights: ScoreWeights,
+    layout: TileLayout,
+    smooth: bool = True,
+) -> FusedScores:
+    """Puts the scores of an image together; the one place where that is done.
+
+    Args:
+        class_scores: Text score of the class token of each tile, ``(B, T)``; an image's is their mean.
+        visual_map: A^V, ``(B, T · h, w)``, tiles one below the other, or ``None`` where an image has no reference.
+        text_map: A^T, of the same shape; A^L where nothing was adapted.
+        weights: λ₁ … λ₅.
+        layout: Tiles of the images.
+        smooth: Whether the map is smoothed with a 3×3 mean over patches before it is upsampled.
+
+    Returns:
+        Score and anomaly map of each image.
+    """
+    return FusedScores(
+        images=fuse_scores(class_scores.mean(dim=1), visual_map, text_map, weights),
+        pixels=to_pixels(fuse_maps(visual_map, text_map, weights), layout, smooth),
+    )
+
+
+def joint_anomaly_map(visual_map: Tensor | None, language_map: Tensor) -> Tensor:
+    """The zero-shot vision-language map A^VL = A^V + A^L (Eq. 6).
+
+    Args:
+        visual_map: A^V, or ``None`` where an image has no reference.
+        language_map: A^L, of the same shape.
+
+    Returns:
+        A^VL, of the same shape.
+    """
+    return language_map if visual_map is None else visual_map + language_map
+
+
+def fuse_maps(visual_map: Tensor | None, text_map: Tensor, weights: ScoreWeights) -> Tensor:
+    """The anomaly map of an image, λ₁ A^V + λ₂ A^T (Eq. 12).
+
+    Args:
+        visual_map: A^V, or ``None`` where an image has no reference.
+        text_map: A^T; A^L where nothing was adapted.
+        weights: λ₁ and λ₂.
+
+    Returns:
+        Map of the same shape.
+    """
+    fused = weights.lambda_2 * text_map
+    return fused if visual_map is None else fused + weights.lambda_1 * visual_map
+
+
+def fuse_scores(class_score: Tensor, visual_map: Tensor | None, text_map: Tensor, weights: ScoreWeights) -> Tensor:
+    """The anomaly score of an image, λ₃ A^L_cls + λ₄ max A^V + λ₅ max A^T (Eq. 13).
+
+    Args:
+        class_score: Text score of the class token, ``(B,)``.
+        visual_map: A^V ``(B, h, w)``, or ``None`` where an image has no reference.
+        text_map: A^T ``(B, h, w)``; A^L where nothing was adapted.
+        weights: λ₃, λ₄ and λ₅.
+
+    Returns:
+        Scores ``(B,)``.
+    """
+    score = weights.lambda_3 * class_score + weights.lambda_5 * text_map.amax(dim=(-2, -1))
+    return score if visual_map is None else score + weights.lambda_4 * visual_map.amax(dim=(-2, -1))
+
+
+def upsample_map(patch_map: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
+    """Brings a map of patches to pixels.
+
+    Args:
+        patch_map: Scores of patches, ``(B, h, w)``.
+        size: Height and width in pixels.
+        smooth: Whether to take the 3×3 mean (edges replicated) first, as AnoVL does.
+
+    Returns:
+        Scores of pixels, bilinearly interpolated, ``(B, H, W)``.
+    """
+    maps = patch_map.unsqueeze(1)
+    if smooth:
+        maps = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), kernel_size=3, stride=1)
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True).squeeze(1)
+
+
+def to_pixels(patch_map: Tensor, layout: TileLayout, smooth: bool = True) -> Tensor:
+    """Brings a map of the patches of tiles to the pixels of images.
+
+    Args:
+        patch_map: Scores of patches, ``(B, T · h, w)``, tiles one below the other.
+        layout: Tiles of the images.
+        smooth: Whether to take the 3×3 mean over the patches of a tile first.
+
+    Returns:
+        Scores of pixels, ``(B, H, W)``.
+    """
+    tiles = patch_map.unflatten(1, (layout.num_tiles, -1)).flatten(0, 1)
+    return merge_tiles(upsample_map(tiles, layout.tile_size, smooth), layout)
