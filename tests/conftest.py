@@ -8,12 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-TINY_CONFIG = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 64, "layers": 3, "width": 48, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
-}
-TINY = "tiny-vit"
+from tests.helpers import TINY, TINY_CONFIG, add_noise
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +29,5 @@ def tiny_clip() -> nn.Module:
     """A CLIP model of a few thousand weights with values large enough to tell paths apart."""
     torch.manual_seed(0)
     clip = open_clip.create_model(TINY).eval()
-    with torch.no_grad():
-        for weight in clip.visual.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+    add_noise(clip.visual)
     return clip

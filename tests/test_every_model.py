@@ -11,7 +11,7 @@ from torch import Tensor
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.detector import ExportableDetector
 from dual_image_clip.method import DualPathEncoder
-from tests.conftest import TINY
+from tests.helpers import TINY
 from tests.testers import ModelTester
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dual_image_clip import DualImageCLIP
-from tests.conftest import TINY
+from tests.helpers import TINY
 from tests.drawn_data import draw_plate, save
 
 
