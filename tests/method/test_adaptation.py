@@ -2,58 +2,24 @@ import gc
 import math
 from contextlib import nullcontext
 
-import hypothesis
-import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.stats import ks_2samp, kstest
 from torch import Tensor, nn
 
-from dual_image_clip.method.adaptation import (
+from dual_image_clip.method import (
     AdaptationSettings,
     AdaptationTask,
     Adapters,
-    Moments,
-    adamw_step,
     adapt_tokens,
-    adaptation_gradient,
-    adaptation_loss,
     adapted_scores,
     fit_adapters,
-    fit_adapters_in_closed_form,
     initial_adapter,
-    pseudo_anomaly_loss,
-    similarity_loss,
 )
-
-IMAGES, PATCHES, DIM = 3, 5, 6
-TEMPERATURE = 0.3
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def unit_vectors(*shape: int, seed: int = 0) -> Tensor:
-    return F.normalize(torch.randn(shape, generator=seeded(seed)), dim=-1)
-
-
-def uniform(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=seeded(seed))
-
-
-def some_task(images: int = IMAGES, patches: int = PATCHES, dim: int = DIM, seed: int = 0) -> AdaptationTask:
-    mask = uniform(images, patches, seed=seed + 2) < 0.4
-    mask[torch.arange(images), torch.arange(images) % patches] = True
-    return AdaptationTask(
-        tokens=unit_vectors(images, patches, dim, seed=seed),
-        pseudo_tokens=unit_vectors(images, patches, dim, seed=seed + 1),
-        pseudo_mask=mask,
-        joint_map=3 * uniform(images, patches, seed=seed + 3),
-        text_embeddings=unit_vectors(2, dim, seed=seed + 4),
-        temperature=TEMPERATURE,
-    )
+from dual_image_clip.method.adaptation import adaptation_loss, pseudo_anomaly_loss, similarity_loss
+from tests.helpers import assert_same, seeded, uniform, unit_vectors
+from tests.method.adaptation_tasks import DIM, IMAGES, PATCHES, some_adapters, some_task
 
 
 def only(task: AdaptationTask, image: int) -> AdaptationTask:
@@ -63,11 +29,6 @@ def only(task: AdaptationTask, image: int) -> AdaptationTask:
             for name in ("tokens", "pseudo_tokens", "pseudo_mask", "joint_map")
         }
     )
-
-
-def some_adapters(images: int = IMAGES, dim: int = DIM) -> Adapters:
-    each = [initial_adapter(dim, seeded(image)) for image in range(images)]
-    return Adapters(torch.cat([a.weight for a in each]), torch.cat([a.bias for a in each]))
 
 
 def dot(first: list[float], second: list[float]) -> float:
@@ -124,7 +85,7 @@ def test_adapted_tokens_are_eq_7_of_length_one():
 def test_adapted_scores_are_eq_9():
     task, adapters = some_task(), some_adapters()
     expected = torch.tensor(literal_scores(task.tokens, adapters, task))
-    torch.testing.assert_close(adapted_scores(task.tokens, adapters, task), expected, atol=1e-5, rtol=0)
+    assert_same(adapted_scores(task.tokens, adapters, task), expected)
 
 
 def test_pseudo_loss_is_eq_10():
@@ -213,8 +174,8 @@ def test_fit_equals_one_linear_layer_and_one_optimizer_per_image(settings, share
     for image in range(4):
         begin = Adapters(*(each[0:1] if shared_start else each[image : image + 1] for each in start))
         by_hand = fit_one_by_hand(begin, only(task, image), settings)
-        torch.testing.assert_close(fitted.weight[image], by_hand.weight, atol=1e-5, rtol=0)
-        torch.testing.assert_close(fitted.bias[image], by_hand.bias, atol=1e-5, rtol=0)
+        assert_same(fitted.weight[image], by_hand.weight)
+        assert_same(fitted.bias[image], by_hand.bias)
 
 
 @fits
@@ -225,13 +186,13 @@ def test_batch_is_fitted_as_its_images_alone(settings):
     scores = adapted_scores(task.tokens, together, task)
     for image in range(5):
         alone = fit_adapters(start, only(task, image), settings)
-        torch.testing.assert_close(together.weight[image], alone.weight[0], atol=1e-5, rtol=0)
+        assert_same(together.weight[image], alone.weight[0])
         expected = adapted_scores(only(task, image).tokens, alone, task)[0]
-        torch.testing.assert_close(scores[image], expected, atol=1e-4, rtol=0)
+        assert_same(scores[image], expected, 1e-4)
 
 
 def test_default_settings_are_those_of_the_paper():
-    assert AdaptationSettings() == (2, 0.001, 0.5)
+    assert AdaptationSettings() == AdaptationSettings(steps=2, learning_rate=0.001, beta=0.5)
 
 
 def test_images_of_a_batch_get_adapters_of_their_own():
@@ -315,7 +276,7 @@ def test_fit_under_bf16_autocast_stays_close():
     expected = fit_adapters(start, task, settings)
     assert fitted.weight.dtype == fitted.bias.dtype == torch.float32
     # Two steps of 0.001 apart at most, whatever bfloat16 does to a gradient's sign.
-    torch.testing.assert_close(fitted.weight, expected.weight, atol=0.0041, rtol=0)
+    assert_same(fitted.weight, expected.weight, 0.0041)
     assert not fitted.weight.requires_grad
 
 
@@ -377,77 +338,3 @@ def test_start_repeats_with_the_seed_and_leaves_the_global_randomness_alone():
     assert not torch.equal(first.weight, other.weight)
     assert not torch.equal(first.weight[0, 0], first.bias[0])
     assert torch.equal(torch.get_rng_state(), state)
-
-
-# The fit in closed form
-
-
-def in_double(task: AdaptationTask) -> AdaptationTask:
-    return AdaptationTask(*(each.double() if torch.is_tensor(each) else each for each in task))._replace(
-        pseudo_mask=task.pseudo_mask
-    )
-
-
-def double_adapters(images: int, dim: int, seed: int) -> Adapters:
-    weight, bias = uniform(images, dim, dim, seed=seed), uniform(images, dim, seed=seed + 1)
-    return Adapters((2 * weight - 1).double() / math.sqrt(dim), (2 * bias - 1).double())
-
-
-shapes = {
-    "images": st.integers(1, 4),
-    "patches": st.integers(1, 12),
-    "dim": st.integers(2, 16),
-    "seed": st.integers(0, 10_000),
-    "temperature": st.floats(0.05, 5.0),
-    "beta": st.floats(0.0, 5.0),
-}
-few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
-
-
-@few_examples
-@hypothesis.given(**shapes)
-def test_closed_form_gradient_is_that_of_autograd(images, patches, dim, seed, temperature, beta):
-    task = in_double(some_task(images, patches, dim, seed)._replace(temperature=temperature))
-    adapters = Adapters(*(each.requires_grad_() for each in double_adapters(images, dim, seed)))
-    expected = torch.autograd.grad(adaptation_loss(adapters, task, beta).sum(), adapters)
-    with torch.no_grad():
-        gradient = adaptation_gradient(adapters, task, beta)
-    for ours, theirs in zip(gradient, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
-
-
-@few_examples
-@hypothesis.given(**shapes, steps=st.integers(0, 3), learning_rate=st.floats(1e-4, 0.01), shared_start=st.booleans())
-def test_closed_form_fit_is_that_of_autograd_and_adamw(
-    images, patches, dim, seed, temperature, beta, steps, learning_rate, shared_start
-):
-    task = in_double(some_task(images, patches, dim, seed)._replace(temperature=temperature))
-    start = double_adapters(1 if shared_start else images, dim, seed)
-    settings = AdaptationSettings(steps, learning_rate, beta)
-    fitted = fit_adapters_in_closed_form(start, task, settings)
-    for ours, theirs in zip(fitted, fit_adapters(start, task, settings), strict=True):
-        # AdamW divides by the size of a gradient, so where one is 1e-8 or less, its last digits count.
-        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_adamw_step_is_that_of_torch(steps):
-    parameter = uniform(5, 4).double().requires_grad_()
-    optimizer = torch.optim.AdamW([parameter], lr=0.03)
-    ours, moments = parameter.detach().clone(), Moments(*torch.zeros(2, 5, 4, dtype=torch.double))
-    for step in range(1, steps + 1):
-        gradient = uniform(5, 4, seed=step).double() - 0.5
-        parameter.grad = gradient
-        optimizer.step()
-        ours, moments = adamw_step(ours, gradient, moments, step, learning_rate=0.03)
-    torch.testing.assert_close(ours, parameter.detach(), atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("temperature", [1e-4, 0.01, 100.0])
-@pytest.mark.parametrize("joint", [0.0, 1.0])
-def test_closed_form_fit_of_extreme_tasks_is_finite_and_that_of_autograd(temperature, joint):
-    task = some_task()._replace(temperature=temperature, joint_map=torch.full((IMAGES, PATCHES), joint))
-    start, settings = initial_adapter(DIM, seeded(0)), AdaptationSettings(5)
-    fitted = fit_adapters_in_closed_form(start, task, settings)
-    expected = adapted_scores(task.tokens, fit_adapters(start, task, settings), task)
-    torch.testing.assert_close(adapted_scores(task.tokens, fitted, task), expected, atol=1e-3, rtol=0)
