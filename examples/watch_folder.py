@@ -19,7 +19,7 @@ from typing import TextIO
 from anomalib.data.utils.image import is_image_file
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks.image_files import UnreadableImageError
+from dual_image_clip.hooks import UnusableImageError
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 
 COLUMNS = ("file", "score", "threshold", "label", "references")
@@ -98,7 +98,10 @@ def process(path: Path, detector: StreamingDetector, results: TextIO) -> None:
     """Scores a file, prints the result and appends it to the results."""
     try:
         result = detector(path)
-    except (UnreadableImageError, ValueError) as error:
+    except UnusableImageError as error:
+        print(f"{path.name} {error.reason}", flush=True)
+        return
+    except ValueError as error:
         print(f"{path.name}: {error}", flush=True)
         return
     print(describe(path, result), flush=True)

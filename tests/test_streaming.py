@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks.golden import GoldenImageError
-from dual_image_clip.hooks.image_files import UnreadableImageError
+from dual_image_clip.hooks import (GoldenImageError)
+from dual_image_clip.hooks import UnusableImageError
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 
 SIDE, PATCHES = 64, 16
@@ -347,7 +347,7 @@ def test_another_post_processor_is_refused():
         (torch.full((3, 64, 64), float("nan")), ValueError, "must lie in 0..1"),
         (torch.zeros(3, 15, 64), ValueError, "image has 15×64 pixels, less than one 16×16 patch"),
         (np.zeros((64, 0, 3), dtype=np.uint8), ValueError, "image has 64×0 pixels"),
-        ("nowhere.png", UnreadableImageError, r"nowhere\.png cannot be read"),
+        ("nowhere.png", UnusableImageError, r"nowhere\.png cannot be read"),
         (17, TypeError, "got int"),
         ([1, 2], TypeError, "got list"),
     ],
@@ -362,5 +362,5 @@ def test_images_that_are_none_are_refused_and_leave_no_trace(image, error, messa
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "broken.png").write_text("no image")
-    with pytest.raises(UnreadableImageError, match=r"broken\.png cannot be read"):
+    with pytest.raises(UnusableImageError, match=r"broken\.png cannot be read"):
         StreamingDetector(make_model())(tmp_path / "broken.png")

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from benchmarks.paper.plan import DataSettings
-from dual_image_clip.hooks.image_files import restore_bit_depth, unreadable_images
-from dual_image_clip.method.prompts import DEFAULT_CLASS_NAME, class_name_from_category
+from dual_image_clip.class_names import DEFAULT_CLASS_NAME, class_name_from_category
+from dual_image_clip.hooks import UnusableImageError, restore_bit_depth, undecodable_images
 
 _CATEGORIES = {
     "MVTecAD": "anomalib.data.datasets.image.mvtecad:CATEGORIES",
@@ -106,7 +106,7 @@ def load_images(data: DataSettings, category: str, size: int) -> CategoryImages:
 
     Raises:
         ValueError: There are no images, or not of both kinds.
-        OSError: A file cannot be read; the message names it.
+        UnusableImageError: A file cannot be read.
     """
     datamodule = _make_datamodule(data, category)
     datamodule.prepare_data()
@@ -141,7 +141,7 @@ def load_golden_images(data: DataSettings, category: str, count: int, seed: int,
 
     Raises:
         ValueError: There are not so many.
-        OSError: A file cannot be read; the message names it.
+        UnusableImageError: A file cannot be read.
     """
     datamodule = _make_datamodule(data, category)
     datamodule.prepare_data()
@@ -185,9 +185,7 @@ def _read(dataset: Any, index: int, size: int) -> Any:
         item = dataset[index]
     except Exception as error:
         files = [each for each in (path, sample.get("mask_path")) if each and Path(each).is_file()]
-        broken, reason = next(unreadable_images(files), (path, str(error)))
-        msg = f"{broken} cannot be read as an image: {reason}"
-        raise OSError(msg) from None
+        raise next(undecodable_images(files), UnusableImageError(path, f"cannot be read ({error})")) from None
     image: Any = item.image.unsqueeze(0)
     restore_bit_depth(ImageBatch(image=image, image_path=[path]))
     item.image = resize(image.squeeze(0), [size], antialias=True)

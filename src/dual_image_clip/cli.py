@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dual_image_clip.class_names import require_class_name
+
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
 if TYPE_CHECKING:
     from dual_image_clip.lightning_model import DualImageCLIP
-    from dual_image_clip.prediction.predictions import Outcome
+    from dual_image_clip.prediction import Outcome
 
 FAILED, WRONG_ARGUMENTS, INTERRUPTED = 1, 2, 130
 _DEFAULT_OUTPUT = Path("results/DualImageCLIP/latest")
@@ -86,15 +88,16 @@ def predict(options: argparse.Namespace) -> int:
     from anomalib.visualization import ImageVisualizer
     from lightning.pytorch.callbacks import RichProgressBar
 
+    from dual_image_clip.prediction import PredictionReport
+
     model = _load_model(
         options,
         class_name=options.class_name,
         threshold=options.threshold,
         visualizer=ImageVisualizer(output_dir=options.output / _HEATMAPS),
     )
-    report = model.prediction_report
-    report.folder = options.output
-    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[RichProgressBar()])
+    report = PredictionReport(options.output)
+    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[RichProgressBar(), report])
     try:
         engine.predict(model=model, data_path=options.folder, return_predictions=False)
     except (ValueError, OSError) as error:
@@ -244,9 +247,10 @@ def _check(options: argparse.Namespace) -> None:
     if not folder.exists():
         msg = f"there is no folder {folder}"
         raise CommandError(msg)
-    if not any(character.isalpha() for character in options.class_name):
-        msg = f'--class-name {options.class_name!r} has no letters; say what the photos show, such as "metal nut"'
-        raise CommandError(msg)
+    try:
+        require_class_name(options.class_name, "--class-name")
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     for written in (options.output, options.output / _HEATMAPS):
         if written.resolve().is_relative_to(folder.resolve()):
             msg = (
@@ -273,12 +277,12 @@ def _claim_output(output: Path, photos: Sequence[Path]) -> None:
     """Makes sure that all results can be written, and that nothing of the user's is in their place."""
     from anomalib.utils.path import generate_output_filename
 
-    from dual_image_clip.prediction.output_folder import ForeignFileError, claim_files
+    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, ForeignFileError, claim_files
 
     heatmaps = (generate_output_filename(photo, output / _HEATMAPS, mkdir=False) for photo in photos)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        claim_files(output, [output / "predictions.csv", output / "report.html", *heatmaps])
+        claim_files(output, [output / CSV_NAME, output / REPORT_NAME, *heatmaps])
     except ForeignFileError as error:
         msg = f"--output {output}: {error}"
         raise CommandError(msg) from error
@@ -295,7 +299,7 @@ def _quieten() -> None:
 
 
 def _summarise(outcome: "Outcome", output: Path) -> None:
-    from dual_image_clip.prediction.predictions import printable
+    from dual_image_clip.prediction import printable
 
     labels = f"{outcome.num_anomalous} anomalous"
     if outcome.threshold is None:

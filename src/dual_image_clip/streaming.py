@@ -8,45 +8,25 @@ Example:
     >>> result.score, result.label  # doctest: +SKIP
 """
 
-import copy
 from collections import deque
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from anomalib.data import ImageBatch
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.hooks.image_files import holds_a_patch, image_to_tensor, read_image_file
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
+from dual_image_clip.hooks import image_to_tensor, read_image_file, require_patch
 from dual_image_clip.lightning_model import DualImageCLIP
-
-# One for all detectors: pseudo anomalies are drawn from torch's global generator, which they share.
-_SCORING = Lock()
+from dual_image_clip.one_image import SCORING, OneScore, encode_one, own_post_processor, score_one
 
 
-class StreamingResult(NamedTuple):
-    """What a detector says about an image.
+class StreamingResult(OneScore):
+    """What a detector says about an image: a :class:`~dual_image_clip.one_image.OneScore`.
 
-    Attributes:
-        score: How anomalous the image is, 0..1.
-        label: Whether it is called anomalous: whether the score lies above the threshold.
-        anomaly_map: How anomalous each pixel of the image is, as it was before any resizing: float32 in 0..1,
-            ``(H, W)``, on the CPU.
-        threshold: Score above which an image is called anomalous at this moment, 0..1; 1 as long as fewer than eight
-            images were seen and none was set.
-        num_references: Images that this one was compared with, golden ones included.
+    Its anomaly map has the size that the image had before any resizing, float32, ``(H, W)``, on the CPU.
     """
-
-    score: float
-    label: bool
-    anomaly_map: Tensor
-    threshold: float
-    num_references: int
 
 
 class StreamingDetector:
@@ -81,7 +61,7 @@ class StreamingDetector:
             raise ValueError(msg)
         _require_class_name(model)
         self._model = model.eval()
-        self._post_processor = _own_post_processor(model)
+        self._post_processor = own_post_processor(model)
         self._recent: deque[Tensor] = deque(maxlen=references)
         model.load_golden_images()
         model.model.reset()
@@ -97,30 +77,20 @@ class StreamingDetector:
             The result.
 
         Raises:
-            UnreadableImageError: The file cannot be decoded.
+            UnusableImageError: The file cannot be decoded, or the image is smaller than a patch.
             GoldenImageError: The file is one that golden images are drawn from.
-            ValueError: The image has another shape or range, or is smaller than a patch.
+            ValueError: The image has another shape or range.
             TypeError: It is nothing of the kind.
         """
         if isinstance(image, str | Path):
             self._model.golden.require_apart_from([image])
         pixels = as_pixels(image)
-        _require_patch_sized(pixels, self._model.model.encoder.patch_size)
-        encoded = self._model.model.encode(self._model.pre_process(pixels.unsqueeze(0)))
-        with _SCORING:
-            references = list(self._recent)
-            predictions = self._model.model.score(encoded, references)
+        require_patch((pixels.shape[-2], pixels.shape[-1]), self._model.model.encoder.patch_size)
+        encoded = encode_one(self._model, pixels)
+        with SCORING:
+            found = score_one(self._model, self._post_processor, encoded, list(self._recent))
             self._recent.append(encoded.patches)
-            batch: Any = ImageBatch(image=encoded.images, **predictions._asdict())
-            self._post_processor.post_process_batch(batch)
-            threshold = self._post_processor.current_threshold()
-        return StreamingResult(
-            score=float(batch.pred_score),
-            label=bool(batch.pred_label),
-            anomaly_map=_at_size(batch.anomaly_map, pixels),
-            threshold=float(threshold),
-            num_references=len(references) + self._model.model.num_golden,
-        )
+        return StreamingResult(*found)._replace(anomaly_map=_at_size(found.anomaly_map, pixels))
 
 
 def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor) -> Tensor:
@@ -133,7 +103,7 @@ def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor) -> Tensor:
         Image ``(3, H, W)`` in 0..1.
 
     Raises:
-        UnreadableImageError: The file cannot be decoded.
+        UnusableImageError: The file cannot be decoded, or the image is smaller than a patch.
         ValueError: An array or tensor has another shape, type or range.
         TypeError: It is nothing of the kind.
     """
@@ -169,13 +139,6 @@ def _require_pixels(image: Tensor) -> Tensor:
     return image.float()
 
 
-def _require_patch_sized(pixels: Tensor, patch_size: tuple[int, int]) -> None:
-    height, width = pixels.shape[-2:]
-    if not holds_a_patch((height, width), patch_size):
-        msg = f"image has {height}×{width} pixels, less than one {patch_size[0]}×{patch_size[1]} patch"
-        raise ValueError(msg)
-
-
 def _require_class_name(model: DualImageCLIP) -> None:
     """Encodes a class name that was given to the constructor only."""
     if model.class_name is None:
@@ -185,18 +148,8 @@ def _require_class_name(model: DualImageCLIP) -> None:
         model.set_class_name(model.class_name)
 
 
-def _own_post_processor(model: DualImageCLIP) -> LabelFreePostProcessor:
-    """One with the model's thresholds and scales that has seen no image yet."""
-    if not isinstance(model.post_processor, LabelFreePostProcessor):
-        msg = f"post_processor must be a LabelFreePostProcessor, got {type(model.post_processor).__name__}"
-        raise TypeError(msg)
-    post_processor = copy.deepcopy(model.post_processor)
-    post_processor.forget()
-    return post_processor
-
-
 def _at_size(anomaly_map: Tensor, pixels: Tensor) -> Tensor:
-    """Brings a map ``(1, h, w)`` to the size of an image ``(3, H, W)``."""
+    """Brings a map ``(h, w)`` to the size of an image ``(3, H, W)``."""
     height, width = pixels.shape[-2:]
-    resized = F.interpolate(anomaly_map.unsqueeze(1), (height, width), mode="bilinear", align_corners=False)
+    resized = F.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
     return resized[0, 0].cpu()

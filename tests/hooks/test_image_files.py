@@ -1,7 +1,7 @@
 import io
+import pickle
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +12,12 @@ from anomalib.data.utils import read_image
 from PIL import Image
 
 from dual_image_clip.hooks.image_files import (
-    ImageFileGuard,
-    UnreadableImageError,
-    evaluated_image_paths,
-    evaluation_datasets,
+    UnusableImageError,
+    read_image_file,
     read_sixteen_bit,
-    require_patch_sized,
+    require_patch,
     restore_bit_depth,
-    unreadable_images,
+    undecodable_images,
 )
 
 HEIGHT, WIDTH = 30, 44
@@ -140,15 +138,15 @@ BROKEN = {
 def test_broken_file_is_found_with_a_reason(name, tmp_path):
     content, reason = BROKEN[name]
     (tmp_path / name).write_bytes(content)
-    ((path, why),) = unreadable_images([tmp_path / name])
-    assert path == str(tmp_path / name)
-    assert re.search(reason, why)
+    (error,) = undecodable_images([tmp_path / name])
+    assert error.name == str(tmp_path / name)
+    assert re.search(reason, error.reason)
 
 
 def test_missing_file_is_found(tmp_path):
-    ((path, why),) = unreadable_images([tmp_path / "gone.png"])
-    assert path == str(tmp_path / "gone.png")
-    assert "No such file" in why
+    (error,) = undecodable_images([tmp_path / "gone.png"])
+    assert error.name == str(tmp_path / "gone.png")
+    assert "No such file" in error.reason
 
 
 def test_broken_files_are_found_among_good_ones_in_order(tmp_path):
@@ -157,12 +155,12 @@ def test_broken_files_are_found_among_good_ones_in_order(tmp_path):
         (tmp_path / name).write_bytes(content)
         paths += [save_eight_bit(tmp_path / f"good_{index}.png"), str(tmp_path / name)]
     paths.append(save_sixteen_bit(tmp_path / "deep.png"))
-    assert [Path(path).name for path, _ in unreadable_images(paths)] == list(BROKEN)
+    assert [Path(error.name).name for error in undecodable_images(paths)] == list(BROKEN)
 
 
 @eight_bit_modes
 def test_sound_files_are_not_reported(mode, tmp_path):
-    assert list(unreadable_images([save_eight_bit(tmp_path / "image.png", mode)])) == []
+    assert list(undecodable_images([save_eight_bit(tmp_path / "image.png", mode)])) == []
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
@@ -172,112 +170,29 @@ def test_wherever_a_file_is_cut_nothing_else_is_raised(format_, tmp_path):
     found = 0
     for end in range(0, len(data), max(1, len(data) // 100)):
         path.write_bytes(data[:end])
-        found += len(list(unreadable_images([path])))
+        found += len(list(undecodable_images([path])))
     assert found > 90
 
 
-# Small files
+# Small images
 
 
 @pytest.mark.parametrize("patch_size", [(HEIGHT, WIDTH), (16, 16), (HEIGHT, 1)], ids=str)
 def test_images_as_large_as_a_patch_are_accepted(patch_size, tmp_path):
-    require_patch_sized([save_eight_bit(tmp_path / "image.png"), tmp_path / "gone.png"], patch_size)
+    require_patch((HEIGHT, WIDTH), patch_size)
+    assert read_image_file(save_eight_bit(tmp_path / "image.png"), patch_size).shape == (3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("patch_size", [(HEIGHT + 1, WIDTH), (HEIGHT, WIDTH + 1)], ids=["lower", "narrower"])
 def test_smaller_image_is_named(patch_size, tmp_path):
     path = save_eight_bit(tmp_path / "image.png")
-    expected = rf"{re.escape(str(path))} has {HEIGHT}×{WIDTH} pixels, less than one {patch_size[0]}×{patch_size[1]}"
-    with pytest.raises(ValueError, match=expected):
-        require_patch_sized([str(path)], patch_size)
-
-
-# The callback
-
-
-def call(guard: ImageFileGuard, stage: str, batch) -> None:
-    getattr(guard, f"on_{stage}_batch_start")(SimpleNamespace(), SimpleNamespace(), batch, 0)
-
-
-stages = pytest.mark.parametrize("stage", ["validation", "test", "predict"])
-
-
-@stages
-def test_guard_restores_the_bit_depth(stage, tmp_path):
-    batch = batch_of([save_sixteen_bit(tmp_path / "deep.png")])
-    call(ImageFileGuard((16, 16)), stage, batch)
-    assert batch.image.std() > 0.2
-
-
-@stages
-def test_guard_refuses_images_smaller_than_a_patch(stage, tmp_path):
-    batch = batch_of([save_eight_bit(tmp_path / "small.png")], size=(64, 64))
-    with pytest.raises(ValueError, match=re.escape("small.png has 30×44 pixels")):
-        call(ImageFileGuard((32, 32)), stage, batch)
-
-
-@stages
-def test_guard_lets_other_batches_pass(stage):
-    tensor = torch.rand(2, 3, 8, 8)
-    call(ImageFileGuard((16, 16)), stage, tensor)
-    call(ImageFileGuard((16, 16)), stage, ImageBatch(image=tensor))
-
-
-class Listed:
-    """A data set as far as its paths are concerned."""
-
-    def __init__(self, paths: list[Path], attribute: str) -> None:
-        setattr(self, attribute, paths if attribute == "image_filenames" else {"image_path": paths})
-
-
-def trainer_with(stage: str, *datasets, as_list: bool = True) -> SimpleNamespace:
-    loaders = [SimpleNamespace(dataset=dataset) for dataset in datasets]
-    trainer = SimpleNamespace(
-        val_dataloaders=[],
-        test_dataloaders=[],
-        predict_dataloaders=[],
-        state=SimpleNamespace(fn=SimpleNamespace(value=stage)),
+    expected = (
+        rf"{re.escape(str(path))} has {HEIGHT}×{WIDTH} pixels, less than one {patch_size[0]}×{patch_size[1]} patch"
     )
-    name = {"validate": "val", "test": "test", "predict": "predict"}[stage]
-    setattr(trainer, f"{name}_dataloaders", loaders if as_list else loaders[0])
-    return trainer
+    with pytest.raises(UnusableImageError, match=expected):
+        read_image_file(path, patch_size)
 
 
-@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
-def test_paths_of_the_stage_under_way_are_found(stage):
-    first, second = Listed(["a.png"], "samples"), Listed([Path("b.png"), Path("c.png")], "image_filenames")
-    assert evaluation_datasets(trainer_with(stage, first, second)) == [first, second]
-    assert evaluated_image_paths(trainer_with(stage, first, second)) == ["a.png", "b.png", "c.png"]
-    assert evaluated_image_paths(trainer_with(stage, second, as_list=False)) == ["b.png", "c.png"]
-
-
-def test_no_data_sets_without_a_run():
-    trainer = trainer_with("test", Listed(["a.png"], "samples"))
-    trainer.state.fn = None
-    assert evaluation_datasets(trainer) == []
-
-
-def broken_files(folder: Path, count: int) -> list[Path]:
-    paths = [folder / f"broken_{index}.png" for index in range(count)]
-    for path in paths:
-        path.write_bytes(b"")
-    return [save_eight_bit(folder / "good.png"), *paths]
-
-
-@pytest.mark.parametrize("error", [OSError("image file is truncated"), SyntaxError("broken PNG file")], ids=repr)
-@pytest.mark.parametrize(("count", "named", "more"), [(1, 1, None), (5, 5, None), (8, 5, "and 3 more")])
-def test_error_in_reading_names_the_files(error, count, named, more, tmp_path):
-    trainer = trainer_with("predict", Listed(broken_files(tmp_path, count), "image_filenames"))
-    with pytest.raises(UnreadableImageError, match=rf"^{count} image file\(s\) cannot be read") as caught:
-        ImageFileGuard((16, 16)).on_exception(trainer, SimpleNamespace(), error)
-    message = str(caught.value)
-    assert message.count(".png: ") == named
-    assert "good.png" not in message
-    assert ("more" in message) == bool(more)
-    assert more is None or more in message
-
-
-@pytest.mark.parametrize(("error", "broken"), [(OSError("disk full"), 0), (RuntimeError("out of memory"), 1)])
-def test_other_errors_are_left_alone(error, broken, tmp_path):
-    trainer = trainer_with("test", Listed(broken_files(tmp_path, broken), "samples"))
-    ImageFileGuard((16, 16)).on_exception(trainer, SimpleNamespace(), error)
+def test_the_error_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(UnusableImageError("a.png", "is gone")))  # noqa: S301
+    assert (str(error), error.name, error.reason) == ("a.png is gone", "a.png", "is gone")

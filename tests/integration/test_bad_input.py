@@ -127,8 +127,8 @@ def test_too_many_references_are_refused_before_anything_is_scored(photos, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        ({"class_name": "123"}, "class_name='123' has no letters"),
-        ({"class_name": ""}, "class_name='' has no letters"),
+        ({"class_name": "123"}, "class_name '123' has no letters"),
+        ({"class_name": ""}, "class_name '' has no letters"),
         ({"num_references": -1}, "num_references must be at least 0"),
         ({"adaptation_steps": -1}, "adaptation_steps must be at least 0"),
         ({"temperature": 0.0}, "temperature must be greater than 0"),

@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import CenterCrop
 from torchvision.transforms.v2.functional import to_image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks.golden import GoldenImageError
-from dual_image_clip.hooks.image_files import UnreadableImageError
+from dual_image_clip.hooks import GoldenImageError, UnusableImageError
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_category, make_photos, save
 
@@ -247,7 +246,7 @@ def test_more_than_the_training_set_has(mvtec, tmp_path):
 def test_an_unreadable_golden_image_is_named(photos, workspace, tmp_path):
     path = save(draw_plate(3)[0], workspace / "golden" / "broken.jpg")
     path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(UnreadableImageError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(UnusableImageError, match=r"broken\.jpg cannot be read"):
         predict(make_model(k_shot=1, few_shot_source=path), tmp_path, data_path=photos)
 
 

@@ -1,5 +1,4 @@
 import copy
-import doctest
 import re
 
 import open_clip
@@ -7,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dual_image_clip.method import prompts
 from dual_image_clip.method.prompts import (
     TEMPLATES,
     PromptEnsemble,
-    class_name_from_category,
     encode_ensemble,
     encode_prompts,
     prompt_ensemble,
@@ -51,12 +48,6 @@ SUPPLEMENT_STATES = {
     "anomalous": "damaged [c], abnormal [c], imperfect [c], blemished [c], [c] with flaw, [c] with damage, "
     "[c] with defect",
 }
-
-
-def test_examples_in_docstrings_run():
-    result = doctest.testmod(prompts)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 # What is written
@@ -136,35 +127,11 @@ def test_prompts_are_unique_and_have_right_articles(class_name):
     assert all(class_name in prompt for prompt in every)
 
 
-@pytest.mark.parametrize(
-    ("category", "class_name"),
-    [
-        ("metal_nut", "metal nut"),
-        ("pcb1", "pcb"),
-        ("pcb4", "pcb"),
-        ("chewinggum", "chewing gum"),
-        ("pipe_fryum", "pipe fryum"),
-        ("macaroni2", "macaroni"),
-        ("capsules", "capsules"),
-        ("bottle", "bottle"),
-        ("Solar-Cells.v2", "solar cells v"),
-        ("brake disc", "brake disc"),
-        ("001", "object"),
-        ("_7_", "object"),
-        ("", "object"),
-        (None, "object"),
-    ],
-)
-def test_class_names_of_categories(category, class_name):
-    assert class_name_from_category(category) == class_name
-    assert len(prompt_ensemble(class_name).normal) == 308
-
-
 @pytest.mark.parametrize("class_name", ["", "   ", "001", "_-_", "42 %"])
 def test_class_name_without_letters_is_refused(class_name):
     with pytest.raises(ValueError, match="has no letters") as caught:
         prompt_ensemble(class_name)
-    assert f"class_name={class_name!r}" in str(caught.value)
+    assert f"class_name {class_name!r}" in str(caught.value)
 
 
 # What it is encoded to

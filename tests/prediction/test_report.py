@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
+from dual_image_clip.hooks import UnusableFile
 from dual_image_clip.prediction.html_report import IMAGES_A_PAGE, write_report
-from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile, decide, rank, write_csv
+from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, rank, write_csv
 from dual_image_clip.prediction.sketch import make_sketch
 
 SKETCH = make_sketch(torch.rand(3, 32, 32), torch.rand(32, 32))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_image_clip.prediction.sketch import ColourScale, common_scale, draw_overlay, make_sketch
+from dual_image_clip.prediction.sketch import ColourScale, as_jpeg, common_scale, draw_overlay, make_sketch
 
 
 def picture(jpeg: bytes) -> np.ndarray:
@@ -17,7 +17,7 @@ def picture(jpeg: bytes) -> np.ndarray:
 def test_the_noisiest_image_stays_below_the_limit_of_a_report_of_thousands():
     torch.manual_seed(0)
     sketch = make_sketch(torch.rand(3, 240, 240), torch.rand(240, 240))
-    overlay = draw_overlay(sketch, ColourScale(0, 1))
+    overlay = as_jpeg(draw_overlay(sketch, ColourScale(0, 1)))
     # Base64 adds a third; 2,000 images of two pictures stay below 60 MB.
     assert (len(sketch.photo) + len(overlay)) * 4 / 3 * 2000 < 60e6
     assert sketch.anomaly_map.numel() * sketch.anomaly_map.element_size() <= 64 * 64 * 2
@@ -29,7 +29,7 @@ def test_shapes_are_kept(size):
     height, width = picture(sketch.photo).shape[:2]
     assert max(height, width) <= 256
     assert width / height == pytest.approx(size[1] / size[0], rel=0.05)
-    assert picture(draw_overlay(sketch, ColourScale(0, 1))).shape == (height, width, 3)
+    assert picture(as_jpeg(draw_overlay(sketch, ColourScale(0, 1)))).shape == (height, width, 3)
 
 
 def test_the_photo_shows_the_image():
@@ -44,7 +44,7 @@ def test_the_hottest_place_is_red_and_the_rest_blue():
     anomaly_map = torch.full((240, 240), 0.2)
     anomaly_map[40:80, 160:200] = 0.9
     sketch = make_sketch(torch.full((3, 240, 240), 0.5), anomaly_map)
-    shown = picture(draw_overlay(sketch, common_scale([sketch])))
+    shown = picture(as_jpeg(draw_overlay(sketch, common_scale([sketch]))))
     hot, cold = shown[60, 180], shown[180, 60]
     assert hot[0] > hot[2] + 40
     assert cold[2] > cold[0] + 40
@@ -60,4 +60,4 @@ def test_one_scale_for_all_images():
 
 def test_maps_that_are_all_alike_can_be_drawn():
     sketch = make_sketch(torch.rand(3, 64, 64), torch.full((64, 64), 0.3))
-    assert picture(draw_overlay(sketch, common_scale([sketch]))).shape == (64, 64, 3)
+    assert picture(as_jpeg(draw_overlay(sketch, common_scale([sketch])))).shape == (64, 64, 3)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dual_image_clip import DualImageCLIP
-from tests.helpers import TINY
 from tests.drawn_data import draw_plate, save
+from tests.helpers import TINY
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from dual_image_clip.prediction.predictions import Outcome
+from dual_image_clip.prediction import Outcome
 from dual_image_clip.ui.page import build_page, find_mistake
 from tests.drawn_data import draw_plate, make_photos, save
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile
-from dual_image_clip.prediction.sketch import ColourScale, Sketch
-from dual_image_clip.ui.results import caption, gallery, overlay, problem, relabel, summary, table
+from dual_image_clip.hooks import UnusableFile
+from dual_image_clip.prediction import ColourScale, Outcome, Prediction, Sketch, draw_overlay
+from dual_image_clip.ui.results import caption, gallery, problem, relabel, summary, table
 
 
 def make_sketch(values) -> Sketch:
@@ -46,7 +46,7 @@ def test_relabel(threshold, labels):
 
 def test_overlay_is_photo_at_0_heat_at_1_and_a_mixture_between():
     sketch, scale = make_sketch([[0.0, 1.0]]), ColourScale(0.0, 1.0)
-    photo, mixture, heat = (np.asarray(overlay(sketch, scale, alpha)).astype(float) for alpha in (0, 0.25, 1))
+    photo, mixture, heat = (np.asarray(draw_overlay(sketch, scale, alpha)).astype(float) for alpha in (0, 0.25, 1))
     np.testing.assert_allclose(photo, np.broadcast_to([90, 120, 150], photo.shape), atol=2)
     red, _, blue = heat[16, 0]
     assert blue > red + 100

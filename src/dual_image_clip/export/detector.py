@@ -13,9 +13,10 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from dual_image_clip.export.closed_form import fit_adapters_in_closed_form
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import fixed_transform, output_size
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
+from dual_image_clip.hooks import LabelFreePostProcessor
 from dual_image_clip.method import (
     AdaptationSettings,
     AdaptationTask,
@@ -25,7 +26,6 @@ from dual_image_clip.method import (
     ReferencePool,
     tile_layout,
 )
-from dual_image_clip.method.adaptation import fit_adapters_in_closed_form
 from dual_image_clip.torch_model import DualImageCLIPModel
 
 logger = logging.getLogger(__name__)

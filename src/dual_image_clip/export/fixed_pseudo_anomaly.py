@@ -75,13 +75,12 @@ class _OwnTexture(nn.Module):
             torch.random.default_generator.manual_seed(generator.draw_seed())
             masks = perlin_masks(1, size)
             y, x = _drawn_from(size)
-            COLOURS(torch.zeros(1, 3, *size))
+            drawn = COLOURS.forward_parameters(torch.Size((1, 3, *size)))
             opacity = masks * torch.empty(1, 1, 1, 1).uniform_(*OPACITY)
         self.register_buffer("masks", masks)
         self.register_buffer("opacity", opacity)
         self.register_buffer("rows", _interpolation(y, size[0]))
         self.register_buffer("columns", _interpolation(x, size[1]).T.contiguous())
-        drawn: dict[str, Tensor] = COLOURS._params
         self.colours: Any = [(index, float(drawn[_COLOUR_STEPS[index][0]])) for index in drawn["order"].tolist()]
 
     def forward(self, images: Tensor) -> PseudoAnomalies:

@@ -1,1 +1,50 @@
 """What anomalib and Lightning need from this package around a run."""
+
+from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
+from dual_image_clip.hooks.distributed import EachImageOnce, gather
+from dual_image_clip.hooks.evaluation import (
+    evaluated_image_paths,
+    evaluation_datasets,
+    paper_metrics,
+    require_enough_images,
+)
+from dual_image_clip.hooks.golden import GoldenImageError, GoldenImages
+from dual_image_clip.hooks.image_files import (
+    UnusableImageError,
+    decoding,
+    image_to_tensor,
+    read_image_file,
+    require_patch,
+    restore_bit_depth,
+    undecodable_images,
+)
+from dual_image_clip.hooks.look_ahead import ImagesAhead
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
+from dual_image_clip.hooks.pre_processing import clip_pre_processor
+from dual_image_clip.hooks.sample_order import shuffle_samples
+from dual_image_clip.hooks.unusable_files import UnusableFile, UnusableFiles
+
+__all__ = [
+    "ChangesDataLoaders",
+    "EachImageOnce",
+    "GoldenImageError",
+    "GoldenImages",
+    "ImagesAhead",
+    "LabelFreePostProcessor",
+    "UnusableFile",
+    "UnusableFiles",
+    "UnusableImageError",
+    "clip_pre_processor",
+    "decoding",
+    "evaluated_image_paths",
+    "evaluation_datasets",
+    "gather",
+    "image_to_tensor",
+    "paper_metrics",
+    "read_image_file",
+    "require_enough_images",
+    "require_patch",
+    "restore_bit_depth",
+    "shuffle_samples",
+    "undecodable_images",
+]

@@ -1,20 +1,30 @@
 """Golden samples: a few images known to be good, with which every image is compared."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName, get_image_filenames
+from torch import Tensor, nn
+
+from dual_image_clip.hooks.image_files import read_image_file
 
 
 class GoldenImageError(ValueError):
     """Golden images are missing, too few, or among the images that they are to be compared with."""
 
 
+class TakesGoldenImages(Protocol):
+    """A model that compares images with golden ones."""
+
+    def set_golden_images(self, images: Iterable[Tensor]) -> None:
+        """Takes over images, each pre-processed, ``(1, 3, H, W)``."""
+
+
 class GoldenImages:
-    """Decides which images are the golden ones: those of a folder, or else of a training set.
+    """Decides which images are the golden ones, those of a folder or else of a training set, and reads them.
 
     They are drawn at random, once: the same seed and files give the same images.
 
@@ -25,7 +35,9 @@ class GoldenImages:
         seed: Seed of the draw.
 
     Attributes:
+        k_shot: See above.
         paths: The images chosen so far.
+        encoded: Those that a model has taken over.
 
     Raises:
         GoldenImageError: The source does not exist, has fewer images than are wanted, or none are wanted.
@@ -35,6 +47,7 @@ class GoldenImages:
         self.k_shot = k_shot
         self.seed = seed
         self.paths: list[str] = []
+        self.encoded: list[str] = []
         self._candidates: list[str] = []
         self._final = source is not None
         if source is not None:
@@ -68,8 +81,36 @@ class GoldenImages:
         Args:
             paths: Where they were; the files need not exist any more.
         """
-        self.paths = self._candidates = list(paths)
+        self.paths = self.encoded = self._candidates = list(paths)
         self._final = True
+
+    def give_to(
+        self,
+        model: TakesGoldenImages,
+        datamodule: Any,
+        pre_process: Callable[[Tensor], Tensor],
+        patch_size: tuple[int, int],
+    ) -> None:
+        """Chooses the images and lets a model take them over, unless it has them already.
+
+        Args:
+            model: The model.
+            datamodule: The datamodule of an evaluation, or ``None``.
+            pre_process: Brings an image ``(1, 3, H, W)`` in 0..1 into the form that the model takes.
+            patch_size: Height and width of a patch in pixels, the least that an image must have.
+
+        Raises:
+            GoldenImageError: There is neither a folder nor a training set to take them from.
+            UnusableImageError: One of them cannot be decoded, or is smaller than a patch.
+        """
+        self.choose(datamodule)
+        if self.paths == self.encoded:
+            return
+        # What a datamodule does to test images, golden ones need as well.
+        augmentations = getattr(getattr(datamodule, "test_data", None), "augmentations", None) or nn.Identity()
+        images = (augmentations(read_image_file(path, patch_size)) for path in self.paths)
+        model.set_golden_images(pre_process(image.unsqueeze(0)) for image in images)
+        self.encoded = list(self.paths)
 
     def require_apart_from(self, queries: Iterable[str | Path]) -> None:
         """Makes sure that no image is compared with itself.

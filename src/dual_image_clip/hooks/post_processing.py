@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,6 +54,9 @@ class LabelFreePostProcessor(PostProcessor):
             rule.
         z_score: Robust standard deviations above the median from which an image is anomalous.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
+
+    Raises:
+        ValueError: The threshold is outside 0..1.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class LabelFreePostProcessor(PostProcessor):
     ) -> None:
         # Image and pixel scores have different scales here, so one's threshold does not serve the other.
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
+        if threshold is not None and not 0 <= threshold <= 1:
+            msg = f"threshold must lie in 0..1, got {threshold}"
+            raise ValueError(msg)
         self.score_maximum = score_maximum
         self.map_maximum = map_maximum
         self.threshold = threshold
@@ -109,12 +116,13 @@ class LabelFreePostProcessor(PostProcessor):
         super().on_validation_epoch_end(trainer, pl_module)
         self._share_observations()
         if self.threshold is not None:
+            # anomalib has no public way to set it; `image_threshold` is a copy.
             self._image_threshold.fill_(self.threshold * self.score_maximum)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Labels the predictions that were kept once more, now that all images were seen."""
         del pl_module
-        if not (self.enable_thresholding and torch.isnan(self._image_threshold)):
+        if not (self.enable_thresholding and torch.isnan(self.image_threshold)):
             return
         self._share_observations()
         limit = self.current_threshold()
@@ -130,16 +138,16 @@ class LabelFreePostProcessor(PostProcessor):
         Returns:
             Scalar in 0..1; 1, above which there is no score, as long as too few images were seen.
         """
-        if not torch.isnan(self._image_threshold):
+        if not torch.isnan(self.image_threshold):
             return self.normalized_image_threshold
-        limit: Any = torch.tensor(self._image_limit())
+        limit: Any = SimpleNamespace(pred_score=torch.tensor(self._image_limit()).to(self.image_min), anomaly_map=None)
         if self.enable_normalization:
-            limit = self._normalize(limit, self.image_min.cpu(), self.image_max.cpu(), self.image_threshold.cpu())
-        return limit
+            self.normalize_batch(limit)
+        return limit.pred_score.cpu()
 
     def can_label(self) -> bool:
         """Whether there is a threshold at this moment: a given one, ground truth's, or enough images for the rule."""
-        known = not torch.isnan(self._image_threshold) or math.isfinite(self._image_limit())
+        known = not torch.isnan(self.image_threshold) or math.isfinite(self._image_limit())
         return self.enable_thresholding and bool(known)
 
     def post_process_batch(self, batch: Batch) -> None:
@@ -169,18 +177,18 @@ class LabelFreePostProcessor(PostProcessor):
         mask: Any = processed.pred_mask
         if predictions.pred_score is not None:
             label_free = predictions.pred_score > self._image_limit()
-            label = _choose(torch.isnan(self._image_threshold), label_free, label)
+            label = _choose(torch.isnan(self.image_threshold), label_free, label)
         if predictions.anomaly_map is not None:
             label_free = predictions.anomaly_map > self._pixel_limit()
-            mask = _choose(torch.isnan(self._pixel_threshold), label_free, mask)
+            mask = _choose(torch.isnan(self.pixel_threshold), label_free, mask)
         return processed._replace(pred_label=label, pred_mask=mask)
 
     def _label_free(self, scores: Tensor | None, maps: Tensor | None) -> dict[str, Tensor]:
         """Label and mask, each where no ground truth has set a threshold for it."""
         found = {}
-        if self.enable_thresholding and scores is not None and torch.isnan(self._image_threshold):
+        if self.enable_thresholding and scores is not None and torch.isnan(self.image_threshold):
             found["pred_label"] = scores > self._image_limit()
-        if self.enable_thresholding and maps is not None and torch.isnan(self._pixel_threshold):
+        if self.enable_thresholding and maps is not None and torch.isnan(self.pixel_threshold):
             found["pred_mask"] = maps > self._pixel_limit()
         return found
 

@@ -8,6 +8,7 @@ from dual_image_clip.method.adaptation import (
     adapted_scores,
     fit_adapters,
     initial_adapter,
+    residual_tokens,
 )
 from dual_image_clip.method.attention import merge_heads, project_to_heads, residual_block
 from dual_image_clip.method.encoder import DualPathEncoder, ImageFeatures, require_plain_vit
@@ -21,6 +22,7 @@ from dual_image_clip.method.fusion import (
 )
 from dual_image_clip.method.prompts import (
     PromptEnsemble,
+    TextSettings,
     encode_ensemble,
     encode_prompts,
     prompt_ensemble,
@@ -31,7 +33,7 @@ from dual_image_clip.method.pseudo_anomaly import (
     covered_patches,
     patch_share,
 )
-from dual_image_clip.method.references import ReferencePool, random_partners
+from dual_image_clip.method.references import ReferencePool, ReferenceSettings, random_partners
 from dual_image_clip.method.scoring import (
     AGGREGATIONS,
     aggregate_references,
@@ -53,7 +55,9 @@ __all__ = [
     "PseudoAnomalies",
     "PseudoAnomalyGenerator",
     "ReferencePool",
+    "ReferenceSettings",
     "ScoreWeights",
+    "TextSettings",
     "TileLayout",
     "adapt_tokens",
     "adapted_scores",
@@ -73,6 +77,7 @@ __all__ = [
     "random_partners",
     "require_plain_vit",
     "residual_block",
+    "residual_tokens",
     "split_into_tiles",
     "text_anomaly_score",
     "tile_layout",

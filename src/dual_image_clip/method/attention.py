@@ -81,7 +81,8 @@ def is_plain_attention(module: nn.Module | None) -> bool:
     """Whether a module is the packed ``nn.MultiheadAttention`` that the functions above can read."""
     return (
         isinstance(module, nn.MultiheadAttention)
-        and module._qkv_same_embed_dim
+        # Missing where queries, keys and values have weights of their own.
+        and module.in_proj_weight is not None
         and module.bias_k is None
         and not module.add_zero_attn
     )

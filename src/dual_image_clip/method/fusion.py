@@ -1,22 +1,29 @@
 """From maps of patches to the score and the anomaly map of an image, Eq. 6, 12 and 13."""
 
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from dual_image_clip.method.checks import require_at_least
 from dual_image_clip.method.tiling import TileLayout, merge_tiles
 
 
-class ScoreWeights(NamedTuple):
+@dataclass(frozen=True)
+class ScoreWeights:
     """The weights of Eq. 12 and 13 with the paper's values (section 4.1).
 
     Attributes:
         lambda_1: Weight of the visual map A^V in the anomaly map.
-        lambda_2: Weight of the text map (A^T, or A^L without adaptation) in the anomaly map.
+        lambda_2: Weight of the text map in the anomaly map: of A^T, or where nothing is adapted of A^L, whose weight in
+            Eq. 6 is 1.
         lambda_3: Weight of the class token's text score in the image score.
         lambda_4: Weight of the largest visual patch score in the image score.
         lambda_5: Weight of the largest text patch score in the image score.
+
+    Raises:
+        ValueError: A weight is negative, or all of the map or of the score are 0.
     """
 
     lambda_1: float = 1.0
@@ -24,6 +31,13 @@ class ScoreWeights(NamedTuple):
     lambda_3: float = 1.0
     lambda_4: float = 1.0
     lambda_5: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require_at_least(0, **asdict(self))
+        if self.map_maximum == 0 or self.score_maximum == 0:
+            msg = "lambda_1 and lambda_2 must not both be 0, nor lambda_3, lambda_4 and lambda_5 all"
+            raise ValueError(msg)
 
     @property
     def map_maximum(self) -> float:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from dual_image_clip.class_names import require_class_name
 from dual_image_clip.method.attention import causal_self_attention, is_plain_attention, residual_block
-
-DEFAULT_CLASS_NAME = "object"
+from dual_image_clip.method.checks import require_positive
 
 TEMPLATES = (
     "a {domain} cropped photo of the {state}",
@@ -60,8 +61,29 @@ TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
 TEXTURE_DOMAINS = ("industrial", "textural", "surface")
 OBJECT_DOMAINS = ("industrial", "manufacturing")
 
-_COMPOUNDS = {"chewinggum": "chewing gum"}
 _PROMPTS_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What images are compared with in words.
+
+    Attributes:
+        class_name: What they show; ``None`` where a datamodule says so.
+        temperature: τ of Eq. 1; ``None`` for the one that the backbone learned, 0.01 for LAION's.
+
+    Raises:
+        ValueError: The class name has no letter, or the temperature is not above 0.
+    """
+
+    class_name: str | None = None
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.class_name is not None:
+            require_class_name(self.class_name)
+        require_positive(temperature=self.temperature)
 
 
 class PromptEnsemble(NamedTuple):
@@ -74,23 +96,6 @@ class PromptEnsemble(NamedTuple):
 
     normal: list[str]
     anomalous: list[str]
-
-
-def class_name_from_category(category: str | None) -> str:
-    """Turns the category of a data set into words that CLIP has read.
-
-    Args:
-        category: Name such as ``metal_nut``, ``pcb1`` or ``chewinggum``.
-
-    Returns:
-        ``metal nut``, ``pcb``, ``chewing gum``; ``object`` where there is no word in it.
-
-    Example:
-        >>> class_name_from_category("pipe_fryum")
-        'pipe fryum'
-    """
-    words = re.sub(r"[\W\d_]+", " ", category or "").strip().lower()
-    return _COMPOUNDS.get(words, words) or DEFAULT_CLASS_NAME
 
 
 def prompt_ensemble(class_name: str) -> PromptEnsemble:
@@ -106,9 +111,7 @@ def prompt_ensemble(class_name: str) -> PromptEnsemble:
     Raises:
         ValueError: The class name has no letter in it.
     """
-    if not any(character.isalpha() for character in class_name):
-        msg = f"class_name={class_name!r} has no letters: say in words what the images show, such as 'metal nut'"
-        raise ValueError(msg)
+    require_class_name(class_name)
     name = " ".join(class_name.split())
     domains = TEXTURE_DOMAINS if name.lower() in TEXTURES else OBJECT_DOMAINS
 

@@ -2,10 +2,42 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from anomalib.data import AnomalibDataset
 from torch import Tensor
+
+from dual_image_clip.method.checks import require_at_least
+from dual_image_clip.method.scoring import require_aggregation
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """Which images each image is compared with.
+
+    Attributes:
+        num_references: Unlabelled images that each image is compared with; 0 for none (Fig. 5a).
+        aggregation: What becomes of the distances to several references: ``"minimum"`` (the paper's Eq. 5),
+            ``"lowest_third"`` or ``"median"``, which one anomalous reference cannot spoil; see
+            :func:`~dual_image_clip.method.scoring.aggregate_references` for when each is right.
+        k_shot: Golden samples that each image is compared with, drawn at random from the seed; 0 for none.
+        few_shot_source: Folder (searched with its subfolders) or image file that golden samples are drawn from.
+            Without it, the good images of the datamodule's training set.
+
+    Raises:
+        ValueError: A number is negative, or the aggregation is unknown.
+    """
+
+    num_references: int = 1
+    aggregation: str = "minimum"
+    k_shot: int = 0
+    few_shot_source: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require_at_least(0, num_references=self.num_references, k_shot=self.k_shot)
+        require_aggregation(self.aggregation)
 
 
 def random_partners(count: int, num_partners: int, generator: torch.Generator) -> Tensor:
@@ -114,20 +146,3 @@ class ReferencePool:
     def _new_name(self) -> str:
         self._unnamed += 1
         return f"image {self._unnamed}"
-
-
-def shuffle_samples(dataset: AnomalibDataset, seed: int) -> None:
-    """Puts the images of a data set into a random order that depends on its content and the seed only.
-
-    anomalib sorts test images by defect, so that neighbours in a batch would mostly share theirs.
-
-    Args:
-        dataset: Data set whose ``samples`` are put into another order, in place.
-        seed: Seed of the order.
-    """
-    samples = dataset.samples
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).numpy()
-    shuffled = samples.sort_values("image_path").iloc[order].set_axis(samples.index)
-    # `dataset.samples = …` would sort again, so the table itself is filled anew.
-    for column in samples.columns:
-        samples[column] = shuffled[column]

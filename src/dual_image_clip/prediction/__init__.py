@@ -1,1 +1,25 @@
 """A folder in, an answer out: the ranked list and the report that a prediction writes beside its heatmaps."""
+
+from dual_image_clip.prediction.output_folder import ForeignFileError, claim_files
+from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
+from dual_image_clip.prediction.report import CSV_NAME, REPORT_NAME, PredictionReport
+from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale, draw_overlay, make_sketch
+
+__all__ = [
+    "CSV_NAME",
+    "REPORT_NAME",
+    "ColourScale",
+    "ForeignFileError",
+    "Outcome",
+    "Prediction",
+    "PredictionReport",
+    "Sketch",
+    "claim_files",
+    "common_scale",
+    "decide",
+    "draw_overlay",
+    "make_sketch",
+    "printable",
+    "rank",
+    "write_csv",
+]

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dual_image_clip.hooks import UnusableFile
 from dual_image_clip.prediction import histogram as geometry
-from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile, printable
-from dual_image_clip.prediction.sketch import common_scale, draw_overlay
+from dual_image_clip.prediction.predictions import Outcome, Prediction, printable
+from dual_image_clip.prediction.sketch import as_jpeg, common_scale, draw_overlay
 
 IMAGES_A_PAGE = 50
 
@@ -68,7 +69,7 @@ def _pages(predictions: Sequence[Prediction], root: str) -> Iterator[list[Card]]
                 name=_name(each.path, root),
                 prediction=each,
                 photo=_data_uri(each.sketch.photo),
-                overlay=_data_uri(draw_overlay(each.sketch, scale)),
+                overlay=_data_uri(as_jpeg(draw_overlay(each.sketch, scale))),
             )
             for index, each in enumerate(predictions[start : start + IMAGES_A_PAGE])
         ]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dual_image_clip.hooks import UnusableFile
 from dual_image_clip.prediction.sketch import Sketch
 
 HEADER = ("path", "score", "label", "threshold", "num_references")
@@ -26,18 +27,6 @@ class Prediction(NamedTuple):
     label: str
     num_references: int
     sketch: Sketch
-
-
-class UnusableFile(NamedTuple):
-    """A file that was passed over.
-
-    Attributes:
-        path: The file.
-        reason: Why, in words.
-    """
-
-    path: str
-    reason: str
 
 
 class Outcome(NamedTuple):

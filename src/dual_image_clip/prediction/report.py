@@ -9,12 +9,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from dual_image_clip.hooks.distributed import gather
-from dual_image_clip.hooks.image_files import evaluation_datasets
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
-from dual_image_clip.hooks.unusable_files import SkipUnusableFiles
+from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFile, UnusableFiles, evaluation_datasets, gather
 from dual_image_clip.prediction.html_report import write_report
-from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile, decide, printable, rank, write_csv
+from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
 from dual_image_clip.prediction.settings import settings_of, versions
 from dual_image_clip.prediction.sketch import make_sketch
 
@@ -31,7 +28,6 @@ class PredictionReport(Callback):
     Its place is behind the post-processor, whose scores and labels it takes over.
 
     Args:
-        skipping: Knows the files that were passed over.
         folder: Where the files go. Without it, the trainer's folder, in which anomalib draws its heatmaps, too.
 
     Attributes:
@@ -39,10 +35,9 @@ class PredictionReport(Callback):
         outcome: What the last run has found, on the main process; ``None`` before one.
     """
 
-    def __init__(self, skipping: SkipUnusableFiles, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.outcome: Outcome | None = None
-        self._skipping = skipping
         self._predictions: list[Prediction] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,23 +54,20 @@ class PredictionReport(Callback):
         model = pl_module.model
         images = denormalize(outputs.image, model.image_mean, model.image_std)
         paths = outputs.image_path or [f"image {batch_idx}.{index}" for index in range(len(images))]
-        # Asked after the fact, the pool still has the same recent images for these.
-        lacking = model.references.shortage(len(images), outputs.image_path)
-        num_references = model.references.num_references - lacking + model.num_golden
         for index, path in enumerate(paths):
             self._predictions.append(
                 Prediction(
                     path=path,
                     score=float(outputs.pred_score[index]),
                     label=_label(outputs.pred_label, index),
-                    num_references=num_references,
+                    num_references=outputs.num_references,
                     sketch=make_sketch(images[index], outputs.anomaly_map[index].squeeze()),
                 )
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the files, with the images of all processes."""
-        predictions, unusable = gather(self._predictions), gather(self._skipping.unusable)
+        predictions, unusable = gather(self._predictions), gather(_passed_over(trainer))
         if trainer.is_global_zero:
             self._write(trainer, pl_module, predictions, unusable)
         self._predictions = []
@@ -90,7 +82,7 @@ class PredictionReport(Callback):
         """
         del exception
         if self._predictions and trainer.is_global_zero:
-            self._write(trainer, pl_module, self._predictions, self._skipping.unusable)
+            self._write(trainer, pl_module, self._predictions, _passed_over(trainer))
 
     def _write(self, trainer: Trainer, model: Any, predictions: list[Prediction], unusable: list[UnusableFile]) -> None:
         post_processor = model.post_processor
@@ -106,6 +98,11 @@ class PredictionReport(Callback):
         write_csv(self.outcome, folder / CSV_NAME)
         write_report(self.outcome, settings_of(model), versions(), folder / REPORT_NAME)
         _tell(self.outcome, folder)
+
+
+def _passed_over(trainer: Trainer) -> list[UnusableFile]:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [file for each in callbacks if isinstance(each, UnusableFiles) for file in each.passed_over]
 
 
 def _label(labels: Tensor | None, index: int) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
+from anomalib.visualization.image.functional import visualize_anomaly_map
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
@@ -58,7 +58,7 @@ def make_sketch(image: Tensor, anomaly_map: Tensor) -> Sketch:
     shrink = min(1.0, _MAP_SIDE / max(height, width))
     size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     small = F.interpolate(anomaly_map[None, None].float(), size, mode="area")[0, 0]
-    return Sketch(_jpeg(photo), small.half().cpu())
+    return Sketch(as_jpeg(photo), small.half().cpu())
 
 
 def common_scale(sketches: Sequence[Sketch]) -> ColourScale:
@@ -77,24 +77,25 @@ def common_scale(sketches: Sequence[Sketch]) -> ColourScale:
     return ColourScale(float(usual), peak)
 
 
-def draw_overlay(sketch: Sketch, scale: ColourScale) -> bytes:
-    """Draws the heatmap over the image.
+def draw_overlay(sketch: Sketch, scale: ColourScale, opacity: float = 0.5) -> Image.Image:
+    """Lays the heatmap over the photo.
 
     Args:
-        sketch: An image's sketch.
+        sketch: An image's photo and map.
         scale: Colours.
+        opacity: 0 shows the photo alone, 1 the heatmap alone.
 
     Returns:
-        JPEG of the photo's size.
+        RGB picture of the photo's size.
     """
-    photo = Image.open(io.BytesIO(sketch.photo))
+    photo = Image.open(io.BytesIO(sketch.photo)).convert("RGB")
     share = (sketch.anomaly_map.float() - scale.low) / max(scale.high - scale.low, 1e-6)
     heat = to_pil_image(share.clamp(0, 1)).resize(photo.size, Image.Resampling.BILINEAR)
-    return _jpeg(overlay_image(photo, visualize_anomaly_map(heat), alpha=0.5).convert("RGB"))
+    return Image.blend(photo, visualize_anomaly_map(heat).convert("RGB"), opacity)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
-    """The best quality that the limit allows."""
+def as_jpeg(picture: Image.Image) -> bytes:
+    """Encodes a picture in the best quality that a limit of 10 kB allows."""
     encoded = b""
     for quality in _QUALITIES:
         file = io.BytesIO()

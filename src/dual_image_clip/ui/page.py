@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from dual_image_clip.prediction.predictions import Outcome, write_csv
-from dual_image_clip.prediction.report import CSV_NAME
+from dual_image_clip.class_names import require_class_name
+from dual_image_clip.prediction import CSV_NAME, Outcome, write_csv
 from dual_image_clip.ui.results import TABLE_HEADER, gallery, problem, relabel, summary, table
 from dual_image_clip.ui.scorer import Scorer
 
@@ -130,8 +130,10 @@ def find_mistake(paths: Sequence[str] | None, class_name: str) -> str:
         return (
             f"{len(paths)} images are too many for this page, which takes {MOST_IMAGES}: use dual-image-clip predict."
         )
-    if not any(character.isalpha() for character in class_name):
-        return 'The class name is missing: type what the images show, such as "metal nut".'
+    try:
+        require_class_name(class_name, "The class name")
+    except ValueError as error:
+        return f"{error}."
     return ""
 
 

@@ -1,14 +1,10 @@
 """What the page shows of an outcome: pure functions, without Gradio."""
 
 import html
-import io
 
-from anomalib.visualization.image.functional import visualize_anomaly_map
 from PIL import Image
-from torchvision.transforms.v2.functional import to_pil_image
 
-from dual_image_clip.prediction.predictions import Outcome, Prediction, decide
-from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale
+from dual_image_clip.prediction import Outcome, Prediction, common_scale, decide, draw_overlay
 
 TABLE_HEADER = ("rank", "name", "score", "label")
 
@@ -38,29 +34,12 @@ def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:
         Pairs of a picture and its caption.
     """
     scale = common_scale([each.sketch for each in outcome.predictions])
-    return [(overlay(each.sketch, scale, opacity), caption(each)) for each in outcome.predictions]
+    return [(draw_overlay(each.sketch, scale, opacity), caption(each)) for each in outcome.predictions]
 
 
 def caption(prediction: Prediction) -> str:
     """Name, score and label of an image, such as ``"a.png: 0.512, normal"``."""
     return f"{prediction.path}: {prediction.score:.3f}, {prediction.label}"
-
-
-def overlay(sketch: Sketch, scale: ColourScale, opacity: float) -> Image.Image:
-    """Lays the heatmap over the photo.
-
-    Args:
-        sketch: An image's photo and map.
-        scale: Colours.
-        opacity: 0 shows the photo alone, 1 the heatmap alone.
-
-    Returns:
-        RGB picture of the photo's size.
-    """
-    photo = Image.open(io.BytesIO(sketch.photo)).convert("RGB")
-    share = (sketch.anomaly_map.float() - scale.low) / max(scale.high - scale.low, 1e-6)
-    heat = to_pil_image(share.clamp(0, 1)).resize(photo.size, Image.Resampling.BILINEAR)
-    return Image.blend(photo, visualize_anomaly_map(heat).convert("RGB"), opacity)
 
 
 def table(outcome: Outcome) -> list[list[str]]:

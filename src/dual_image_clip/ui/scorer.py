@@ -3,20 +3,19 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from anomalib.data import ImageBatch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
+from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFile, UnusableImageError
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.method import random_partners
-from dual_image_clip.prediction.predictions import Outcome, Prediction, UnusableFile, decide, rank
-from dual_image_clip.prediction.sketch import Sketch, make_sketch
+from dual_image_clip.one_image import SCORING, encode_one, own_post_processor, score_one
+from dual_image_clip.prediction import Outcome, Prediction, Sketch, decide, make_sketch, rank
 from dual_image_clip.torch_model import EncodedImages
-from dual_image_clip.ui.uploads import UnusableUploadError, display_names, read_upload
+from dual_image_clip.ui.uploads import display_names, read_upload
 
 _PHOTO_SIDE = 640
 
@@ -41,7 +40,6 @@ class Scorer:
 
     def __init__(self, model: DualImageCLIP) -> None:
         self._model = model.eval()
-        self._lock = Lock()
 
     def __call__(self, paths: Sequence[str | Path], class_name: str, progress: Progress) -> Outcome:
         """Scores a set of images.
@@ -58,53 +56,43 @@ class Scorer:
             ValueError: The class name has no letters.
         """
         unusable: list[UnusableFile] = []
-        with self._lock:
+        # The model belongs to one set until the last of its images.
+        with SCORING:
             progress(0, "Reading the class name")
             self._model.set_class_name(class_name)
             self._model.model.reset()
-            self._post_processor.forget()
+            post_processor = own_post_processor(self._model)
             images = list(self._encode(paths, unusable, progress))
-            predictions = list(self._score(images, progress))
-            threshold = float(self._post_processor.current_threshold()) if self._post_processor.can_label() else None
+            predictions = list(self._score(images, post_processor, progress))
+        threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
         labelled = [each._replace(label=decide(each.score, threshold)) for each in predictions]
         return Outcome(rank(labelled), threshold, unusable, len(paths))
-
-    @property
-    def _post_processor(self) -> Any:
-        return self._model.post_processor
 
     def _encode(
         self, paths: Sequence[str | Path], unusable: list[UnusableFile], progress: Progress
     ) -> Iterator[_Encoded]:
-        model = self._model.model
         for index, (path, name) in enumerate(zip(paths, display_names(paths), strict=True)):
             progress(0.5 * index / len(paths), f"Reading {name}")
             try:
-                pixels = read_upload(Path(path), model.encoder.patch_size)
-            except UnusableUploadError as error:
-                unusable.append(UnusableFile(name, str(error)))
+                pixels = read_upload(Path(path), self._model.model.encoder.patch_size)
+            except UnusableImageError as error:
+                unusable.append(UnusableFile(name, error.reason))
                 continue
-            encoded = model.encode(self._model.pre_process(pixels.unsqueeze(0)))
-            yield _Encoded(name, _shrink(pixels), encoded)
+            yield _Encoded(name, _shrink(pixels), encode_one(self._model, pixels))
 
-    def _score(self, images: Sequence[_Encoded], progress: Progress) -> Iterator[Prediction]:
-        model = self._model.model
-        num_partners = max(0, min(model.references.num_references, len(images) - 1))
+    def _score(
+        self, images: Sequence[_Encoded], post_processor: LabelFreePostProcessor, progress: Progress
+    ) -> Iterator[Prediction]:
+        num_partners = max(0, min(self._model.model.references.num_references, len(images) - 1))
         generator = torch.Generator().manual_seed(self._model.seed)
         # Images of different sizes make no common batch, but serve each other as references all the same.
         for index, partners in enumerate(random_partners(len(images), num_partners, generator).tolist()):
             name, photo, encoded = images[index]
             progress(0.5 + 0.5 * index / len(images), f"Scoring {name}")
-            scored = model.score(encoded, [images[partner].encoded.patches for partner in partners])
-            batch: Any = ImageBatch(image=encoded.images, **scored._asdict())
-            self._post_processor.post_process_batch(batch)
-            yield Prediction(
-                path=name,
-                score=float(batch.pred_score),
-                label="undecided",
-                num_references=num_partners + model.num_golden,
-                sketch=_sketch(photo, batch.anomaly_map.squeeze()),
-            )
+            references = [images[partner].encoded.patches for partner in partners]
+            found = score_one(self._model, post_processor, encoded, references)
+            sketch = _sketch(photo, found.anomaly_map)
+            yield Prediction(name, found.score, decide(found.score, None), found.num_references, sketch)
 
 
 def _shrink(pixels: Tensor) -> Tensor:

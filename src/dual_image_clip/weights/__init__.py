@@ -8,7 +8,7 @@ from dual_image_clip.weights.backbone import (
     load_backbone,
     load_weights,
 )
-from dual_image_clip.weights.text_cache import cached_text_embeddings
+from dual_image_clip.weights.text_cache import cached_text_embeddings, class_embeddings
 
 __all__ = [
     "EMBEDDED",
@@ -16,6 +16,7 @@ __all__ = [
     "Backbone",
     "WeightsUnavailableError",
     "cached_text_embeddings",
+    "class_embeddings",
     "load_backbone",
     "load_weights",
 ]

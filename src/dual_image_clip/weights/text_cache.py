@@ -13,12 +13,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dual_image_clip.method import PromptEnsemble
+from dual_image_clip.method import PromptEnsemble, encode_ensemble, prompt_ensemble
+from dual_image_clip.weights.backbone import Backbone
 
 logger = logging.getLogger(__name__)
 
 _TENSOR = "text_embeddings"
 _SAMPLES_PER_WEIGHT = 64
+
+
+def class_embeddings(backbone: Backbone, class_name: str) -> Tensor:
+    """Text embeddings of a class, from the user's cache folder or else encoded now.
+
+    Args:
+        backbone: The model whose text tower encodes the prompts.
+        class_name: What the images show.
+
+    Returns:
+        Embeddings of [normal, anomalous], ``(2, D)``.
+
+    Raises:
+        ValueError: The class name has no letter in it.
+    """
+    ensemble = prompt_ensemble(class_name)
+    return cached_text_embeddings(
+        backbone.clip, ensemble, lambda: encode_ensemble(backbone.clip, backbone.tokenizer, ensemble)
+    )
 
 
 def cached_text_embeddings(clip: nn.Module, ensemble: PromptEnsemble, compute: Callable[[], Tensor]) -> Tensor:

@@ -1,0 +1,106 @@
+"""Export methods for anomalib's engine, to be mixed into a Lightning module."""
+
+from pathlib import Path
+from typing import Any
+
+from anomalib.deploy import CompressionType, ExportType
+
+from dual_image_clip.export.detector import ExportableDetector, require_exportable
+from dual_image_clip.torch_model import DualImageCLIPModel
+
+
+class ExportsDetector:
+    """Exports a detector of single images, which needs neither a trainer nor other images.
+
+    Attributes:
+        model: The model.
+        pre_processor: Its ``transform`` becomes part of the file.
+        post_processor: Becomes part of the file.
+    """
+
+    model: DualImageCLIPModel
+    pre_processor: Any
+    post_processor: Any
+
+    def complete(self) -> None:
+        """Gives the model its text embeddings and golden images, which it otherwise gets when a run begins."""
+        raise NotImplementedError
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Exports a detector of single images, of any size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+
+        Returns:
+            Path of the file, which anomalib's ``TorchInferencer`` reads.
+
+        Raises:
+            ValueError: The model has a folder of textures, or nothing to go by without other images.
+        """
+        return self._exportable(ExportType.TORCH).to_torch(export_root, model_file_name)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            **kwargs: Arguments of ``torch.onnx.export``.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            ModuleNotFoundError: A package is missing.
+            ValueError: The model takes no images of this size, or has nothing to go by without other images.
+        """
+        size = input_size or self.model.image_size
+        return self._exportable(ExportType.ONNX, size).to_onnx(export_root, model_file_name, size, **kwargs)
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Exports a detector of single images, of one size, see :mod:`dual_image_clip.export`.
+
+        Args:
+            export_root: Folder.
+            model_file_name: Name of the file without its suffix.
+            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            compression_type: ``FP16`` or none.
+            **kwargs: Further arguments of anomalib's ``to_openvino``.
+
+        Returns:
+            Path of the file, which anomalib's ``OpenVINOInferencer`` reads.
+
+        Raises:
+            ModuleNotFoundError: A package is missing.
+            ValueError: The compression is another, the model takes no images of this size, or it has nothing to go by
+                without other images.
+        """
+        size = input_size or self.model.image_size
+        detector = self._exportable(ExportType.OPENVINO, size, compression_type)
+        return detector.to_openvino(export_root, model_file_name, size, compression_type, **kwargs)
+
+    def _exportable(
+        self,
+        export_type: ExportType,
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+    ) -> ExportableDetector:
+        require_exportable(self.model, self.pre_processor, export_type, input_size, compression_type)
+        self.complete()
+        return ExportableDetector(self.model, self.pre_processor, self.post_processor, input_size)

@@ -1,0 +1,97 @@
+"""One image, scored against references that the caller chooses: what the camera line and the page stand on."""
+
+import copy
+from collections.abc import Sequence
+from threading import RLock
+from typing import Any, NamedTuple
+
+from anomalib.data import ImageBatch
+from torch import Tensor
+
+from dual_image_clip.hooks import LabelFreePostProcessor
+from dual_image_clip.lightning_model import DualImageCLIP
+from dual_image_clip.torch_model import EncodedImages
+
+SCORING = RLock()
+"""The one lock around what is random: pseudo anomalies are drawn from torch's global generator, which all share."""
+
+
+class OneScore(NamedTuple):
+    """What is said about one image.
+
+    Attributes:
+        score: How anomalous it is, 0..1.
+        label: Whether it is called anomalous: whether the score lies above the threshold.
+        anomaly_map: How anomalous each pixel is, at the size that the model works at, 0..1, ``(h, w)``.
+        threshold: Score above which an image is called anomalous at this moment, 0..1; 1 as long as there is none.
+        num_references: Images that it was compared with, golden ones included.
+    """
+
+    score: float
+    label: bool
+    anomaly_map: Tensor
+    threshold: float
+    num_references: int
+
+
+def encode_one(model: DualImageCLIP, pixels: Tensor) -> EncodedImages:
+    """Pre-processes and encodes an image; several threads may do so at once.
+
+    Args:
+        model: The model.
+        pixels: Image ``(3, H, W)`` in 0..1.
+
+    Returns:
+        A batch of one.
+
+    Raises:
+        ValueError: The tower cannot take images of this size.
+    """
+    return model.model.encode(model.pre_process(pixels.unsqueeze(0)))
+
+
+def score_one(
+    model: DualImageCLIP,
+    post_processor: LabelFreePostProcessor,
+    encoded: EncodedImages,
+    references: Sequence[Tensor],
+) -> OneScore:
+    """Scores an image; of several callers, one after the other has its turn.
+
+    Args:
+        model: The model, with a class name.
+        post_processor: Scales and labels the score, and counts the image as seen.
+        encoded: The image.
+        references: Patch tokens of the images that it is compared with besides the golden ones, each ``(1, N, D)``.
+
+    Returns:
+        The result.
+    """
+    with SCORING:
+        predictions = model.model.score(encoded, references)
+        batch: Any = ImageBatch(image=encoded.images, **predictions._asdict())
+        post_processor.post_process_batch(batch)
+        return OneScore(
+            score=float(batch.pred_score),
+            label=bool(batch.pred_label),
+            anomaly_map=batch.anomaly_map.squeeze(),
+            threshold=float(post_processor.current_threshold()),
+            num_references=len(references) + model.model.num_golden,
+        )
+
+
+def own_post_processor(model: DualImageCLIP) -> LabelFreePostProcessor:
+    """A post-processor with the model's thresholds and scales that has seen no image yet.
+
+    Args:
+        model: The model.
+
+    Raises:
+        TypeError: The model has a post-processor of another kind.
+    """
+    if not isinstance(model.post_processor, LabelFreePostProcessor):
+        msg = f"post_processor must be a LabelFreePostProcessor, got {type(model.post_processor).__name__}"
+        raise TypeError(msg)
+    post_processor = copy.deepcopy(model.post_processor)
+    post_processor.forget()
+    return post_processor
