@@ -42,8 +42,9 @@ shapes = {
 few_examples = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
 
 
+# At lower temperatures, scores may lie below the 1e-8 from which on PyTorch's cosine similarity is none.
 @few_examples
-@hypothesis.given(**shapes, temperature=st.floats(0.05, 5.0))
+@hypothesis.given(**shapes, temperature=st.floats(0.12, 5.0))
 def test_closed_form_gradient_is_that_of_autograd(images, patches, dim, seed, temperature, beta):
     task = in_double(some_task(images, patches, dim, seed)._replace(temperature=temperature))
     adapters = Adapters(*(each.requires_grad_() for each in double_adapters(images, dim, seed)))
