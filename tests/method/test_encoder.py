@@ -8,9 +8,8 @@ from open_clip.model import resize_pos_embed
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from dual_image_clip.method.encoder import DualPathEncoder
-
-TINY = "tiny-vit"
+from dual_image_clip.method import DualPathEncoder
+from tests.helpers import TINY, add_noise, assert_same, random_images
 
 
 def tiny_variant(quick_gelu: bool = False, **vision) -> nn.Module:
@@ -18,14 +17,8 @@ def tiny_variant(quick_gelu: bool = False, **vision) -> nn.Module:
     config["vision_cfg"].update(vision)
     torch.manual_seed(1)
     clip = open_clip.CLIP(**config, quick_gelu=quick_gelu)
-    with torch.no_grad():
-        for weight in clip.visual.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+    add_noise(clip.visual)
     return clip
-
-
-def random_images(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
 
 
 def ordinary_block(block: nn.Module, tokens: Tensor) -> Tensor:
@@ -62,10 +55,6 @@ def literal_patch_tokens(visual: nn.Module, images: Tensor) -> Tensor:
 @torch.no_grad()
 def plain_class_token(clip: nn.Module, images: Tensor) -> Tensor:
     return F.normalize(clip.eval().encode_image(images), dim=-1)
-
-
-def assert_same(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
 
 
 def test_class_token_is_that_of_plain_clip(tiny_clip):

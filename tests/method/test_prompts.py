@@ -6,15 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dual_image_clip.method.prompts import (
-    TEMPLATES,
-    PromptEnsemble,
-    encode_ensemble,
-    encode_prompts,
-    prompt_ensemble,
-)
+from dual_image_clip.method import PromptEnsemble, encode_ensemble, encode_prompts, prompt_ensemble
+from dual_image_clip.method.prompts import TEMPLATES
+from tests.helpers import TINY, assert_same
 
-TINY = "tiny-vit"
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 
 # The paper's supplement, section 2, with its own marks: [d] is the domain, [s] the state, [c] the class.
@@ -169,10 +164,6 @@ def widths_seen(clip: nn.Module) -> list[int]:
     embedding = clip.token_embedding if hasattr(clip, "token_embedding") else clip.text.token_embedding
     embedding.register_forward_pre_hook(lambda _module, inputs: widths.append(inputs[0].shape[1]))
     return widths
-
-
-def assert_same(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 def encoded_whole(clip: nn.Module, tokens: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.method.pseudo_anomaly import PseudoAnomalyGenerator, covered_patches, patch_share, perlin_masks
+from dual_image_clip.method import PseudoAnomalyGenerator, covered_patches, patch_share
+from dual_image_clip.method.pseudo_anomaly import perlin_masks
+from tests.helpers import uniform
 
 patient = settings(deadline=None)
 # 14 and 16 pixels are the smallest patches, and thereby images, of the usual towers.
@@ -19,7 +21,7 @@ RED, GREEN, BLUE, CYAN, GREY = (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (0.5,
 
 
 def noise_images(count: int = 4, size: tuple[int, int] = (64, 64), seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+    return uniform(count, 3, *size, seed=seed)
 
 
 def plain_images(colour: tuple[float, float, float], count: int = 16) -> Tensor:

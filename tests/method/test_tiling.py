@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from dual_image_clip.method.tiling import MAX_TILES, TileLayout, merge_tiles, split_into_tiles, tile_layout
+from dual_image_clip.method import TileLayout, merge_tiles, split_into_tiles, tile_layout
+from dual_image_clip.method.tiling import MAX_TILES
+from tests.helpers import random_images
 
 patient = settings(deadline=None)
 # At most 8 × 8 tiles, which is just as many as are allowed.
@@ -18,14 +19,10 @@ layouts = st.builds(
 )
 
 
-def random_maps(count: int, size: tuple[int, int]) -> Tensor:
-    return torch.randn(count, *size, generator=torch.Generator().manual_seed(0))
-
-
 @patient
 @given(layouts)
 def test_split_and_merge_give_the_image_back(layout: TileLayout):
-    maps = random_maps(2, layout.image_size)
+    maps = random_images(2, *layout.image_size)
     tiles = split_into_tiles(maps.unsqueeze(1), layout)
     assert tiles.shape == (2 * layout.num_tiles, 1, *layout.tile_size)
     torch.testing.assert_close(merge_tiles(tiles.squeeze(1), layout), maps)
@@ -69,7 +66,7 @@ def test_corners_are_evenly_spaced_from_edge_to_edge(layout: TileLayout):
 @patient
 @given(layouts)
 def test_overlaps_are_averaged(layout: TileLayout):
-    tiles = random_maps(2 * layout.num_tiles, layout.tile_size)
+    tiles = random_images(2 * layout.num_tiles, *layout.tile_size)
     merged = merge_tiles(tiles, layout)
     for image in range(2):
         for y in (0, layout.image_size[0] // 2, layout.image_size[0] - 1):
