@@ -38,5 +38,5 @@ def test_class_names_of_categories(category, class_name):
 
 @pytest.mark.parametrize("class_name", ["", "   ", "001", "_-_", "42 %"])
 def test_what_says_nothing_is_refused_by_the_name_that_its_user_knows(class_name):
-    with pytest.raises(ValueError, match="--class-name .* has no letters"):
+    with pytest.raises(ValueError, match=r"--class-name .* has no letters"):
         require_class_name(class_name, "--class-name")

@@ -129,7 +129,7 @@ def ui(options: argparse.Namespace) -> int:
     Raises:
         CommandError: An argument is wrong, Gradio is not installed, or the port is taken.
     """
-    from dual_image_clip.ui.server import require_free_port, require_gradio, serve
+    from dual_image_clip.ui import require_free_port, require_gradio, serve
 
     try:
         require_gradio()

@@ -27,12 +27,12 @@ from dual_image_clip.method import (
     initial_adapter,
     joint_anomaly_map,
     patch_share,
+    require_aggregation,
     split_into_tiles,
     text_anomaly_score,
     tile_layout,
     visual_anomaly_maps,
 )
-from dual_image_clip.method.scoring import require_aggregation
 
 logger = logging.getLogger(__name__)
 

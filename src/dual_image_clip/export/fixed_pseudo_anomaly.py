@@ -9,8 +9,15 @@ import torch
 from kornia.enhance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from torch import Tensor, nn
 
-from dual_image_clip.method import PseudoAnomalies, PseudoAnomalyGenerator
-from dual_image_clip.method.pseudo_anomaly import COLOURS, FLIPS, OPACITY, perlin_masks, random_region
+from dual_image_clip.method import (
+    COLOURS,
+    FLIPS,
+    OPACITY,
+    PseudoAnomalies,
+    PseudoAnomalyGenerator,
+    perlin_masks,
+    random_region,
+)
 
 # The steps of kornia's ColorJiggle in the order that it numbers them, with its scale of their factors.
 _COLOUR_STEPS: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (

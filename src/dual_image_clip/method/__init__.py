@@ -10,7 +10,7 @@ from dual_image_clip.method.adaptation import (
     initial_adapter,
     residual_tokens,
 )
-from dual_image_clip.method.attention import merge_heads, project_to_heads, residual_block
+from dual_image_clip.method.attention import causal_self_attention, merge_heads, project_to_heads, residual_block
 from dual_image_clip.method.encoder import DualPathEncoder, ImageFeatures, require_plain_vit
 from dual_image_clip.method.fusion import (
     FusedScores,
@@ -28,15 +28,21 @@ from dual_image_clip.method.prompts import (
     prompt_ensemble,
 )
 from dual_image_clip.method.pseudo_anomaly import (
+    COLOURS,
+    FLIPS,
+    OPACITY,
     PseudoAnomalies,
     PseudoAnomalyGenerator,
     covered_patches,
     patch_share,
+    perlin_masks,
+    random_region,
 )
 from dual_image_clip.method.references import ReferencePool, ReferenceSettings, random_partners
 from dual_image_clip.method.scoring import (
     AGGREGATIONS,
     aggregate_references,
+    require_aggregation,
     text_anomaly_score,
     visual_anomaly_map,
     visual_anomaly_maps,
@@ -45,6 +51,9 @@ from dual_image_clip.method.tiling import TileLayout, merge_tiles, split_into_ti
 
 __all__ = [
     "AGGREGATIONS",
+    "COLOURS",
+    "FLIPS",
+    "OPACITY",
     "AdaptationSettings",
     "AdaptationTask",
     "Adapters",
@@ -62,6 +71,7 @@ __all__ = [
     "adapt_tokens",
     "adapted_scores",
     "aggregate_references",
+    "causal_self_attention",
     "covered_patches",
     "encode_ensemble",
     "encode_prompts",
@@ -72,9 +82,12 @@ __all__ = [
     "merge_heads",
     "merge_tiles",
     "patch_share",
+    "perlin_masks",
     "project_to_heads",
     "prompt_ensemble",
     "random_partners",
+    "random_region",
+    "require_aggregation",
     "require_plain_vit",
     "residual_block",
     "residual_tokens",

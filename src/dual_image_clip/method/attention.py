@@ -4,9 +4,10 @@
 releases; both are needed here, so the projections are applied directly.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F  # noqa: N812
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 
@@ -48,7 +49,7 @@ def merge_heads(attention: nn.MultiheadAttention, heads: Tensor) -> Tensor:
     return attention.out_proj(heads.transpose(1, 2).reshape(batch, count, -1))
 
 
-def residual_block(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+def residual_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
     """Finishes a pre-norm residual block: attention residual, then the MLP residual.
 
     Args:

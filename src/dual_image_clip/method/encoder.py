@@ -4,11 +4,11 @@ The ordinary Q-K-V path is plain CLIP and gives the class token. Beside it, a V-
 the self-attention of the ordinary path's values, and gives patch tokens that keep their place in the image.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from dual_image_clip.method.attention import is_plain_attention, merge_heads, project_to_heads, residual_block
@@ -42,7 +42,7 @@ class DualPathEncoder(nn.Module):
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
-        self.visual: Any = require_plain_vit(visual).requires_grad_(False)
+        self.visual = require_plain_vit(visual).requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> "DualPathEncoder":
@@ -90,7 +90,7 @@ class DualPathEncoder(nn.Module):
         last, ordinary, local = self._run_to_last_block(images)
         return self._as_grid(_local_residual(last, local, _values(last, ordinary)), images)
 
-    def _run_to_last_block(self, images: Tensor) -> tuple[Any, Tensor, Tensor]:
+    def _run_to_last_block(self, images: Tensor) -> tuple[ResidualAttentionBlock, Tensor, Tensor]:
         """The last block, and the tokens of both paths before it."""
         ordinary = local = self._embed(images)
         *blocks, last = self.visual.transformer.resblocks
@@ -136,26 +136,26 @@ class DualPathEncoder(nn.Module):
         return F.normalize((self.visual.ln_post(tokens) @ self.visual.proj).float(), dim=-1)
 
 
-def _two_path_block(block: Any, ordinary: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+def _two_path_block(block: ResidualAttentionBlock, ordinary: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
     """One block of both paths; they share its projections and only the ordinary path has an MLP."""
     query, key, value = project_to_heads(block.attn, block.ln_1(ordinary))
     attended = merge_heads(block.attn, F.scaled_dot_product_attention(query, key, value))
     return residual_block(block, ordinary, attended), _local_residual(block, local, value)
 
 
-def _last_block(block: Any, ordinary: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+def _last_block(block: ResidualAttentionBlock, ordinary: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
     """The last block of both paths; behind it only the class token of the ordinary path is looked at."""
     query, key, value = project_to_heads(block.attn, block.ln_1(ordinary))
     attended = merge_heads(block.attn, F.scaled_dot_product_attention(query[:, :, :1], key, value))
     return residual_block(block, ordinary[:, :1], attended)[:, 0], _local_residual(block, local, value)
 
 
-def _local_residual(block: Any, local: Tensor, value: Tensor) -> Tensor:
+def _local_residual(block: ResidualAttentionBlock, local: Tensor, value: Tensor) -> Tensor:
     """Eq. 4: values attend to values."""
     return local + block.ls_1(merge_heads(block.attn, F.scaled_dot_product_attention(value, value, value)))
 
 
-def _values(block: Any, ordinary: Tensor) -> Tensor:
+def _values(block: ResidualAttentionBlock, ordinary: Tensor) -> Tensor:
     """The value heads alone, ``(B, heads, N, head_dim)``, without the price of queries and keys."""
     attention = block.attn
     width = attention.embed_dim
@@ -164,7 +164,7 @@ def _values(block: Any, ordinary: Tensor) -> Tensor:
     return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
 
-def require_plain_vit(visual: Any) -> nn.Module:
+def require_plain_vit(visual: nn.Module) -> VisionTransformer:
     """Checks that an image tower can be run along both paths.
 
     Args:

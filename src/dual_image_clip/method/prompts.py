@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -126,7 +126,7 @@ def prompt_ensemble(class_name: str) -> PromptEnsemble:
     return PromptEnsemble(prompts(NORMAL_STATES), prompts(ANOMALOUS_STATES))
 
 
-def encode_ensemble(clip: Any, tokenizer: Callable[[list[str]], Tensor], ensemble: PromptEnsemble) -> Tensor:
+def encode_ensemble(clip: open_clip.CLIP, tokenizer: Callable[[list[str]], Tensor], ensemble: PromptEnsemble) -> Tensor:
     """Encodes each state's prompts to one embedding: each prompt's normalised, averaged, normalised again.
 
     Args:
@@ -142,7 +142,7 @@ def encode_ensemble(clip: Any, tokenizer: Callable[[list[str]], Tensor], ensembl
 
 
 @torch.no_grad()
-def encode_prompts(clip: Any, tokens: Tensor) -> Tensor:
+def encode_prompts(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     """Encodes tokenised prompts.
 
     A causal text tower pooled at the end-of-text token does not see what stands behind it, so the token matrix is cut
@@ -164,7 +164,7 @@ def encode_prompts(clip: Any, tokens: Tensor) -> Tensor:
     return torch.cat([encode(chunk) for chunk in tokens.split(_PROMPTS_AT_ONCE)]).float()
 
 
-def _encode_causally(clip: Any, tokens: Tensor) -> Tensor:
+def _encode_causally(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
     hidden = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
     for block in clip.transformer.resblocks:
         hidden = residual_block(block, hidden, causal_self_attention(block.attn, block.ln_1(hidden)))
@@ -173,7 +173,7 @@ def _encode_causally(clip: Any, tokens: Tensor) -> Tensor:
     return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
 
-def _is_causal_text_tower(clip: Any) -> bool:
+def _is_causal_text_tower(clip: open_clip.CLIP) -> bool:
     return (
         isinstance(clip, open_clip.CLIP)
         and clip.attn_mask is not None

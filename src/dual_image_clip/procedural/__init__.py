@@ -6,14 +6,24 @@ an honest measure of what it does on products and defects it has never seen.
 
 from typing import TYPE_CHECKING, Any
 
+from dual_image_clip.procedural.canvas import generator
 from dual_image_clip.procedural.defects import DEFECTS, HELD_OUT_DEFECTS
 from dual_image_clip.procedural.families import FAMILIES, HELD_OUT_FAMILIES
-from dual_image_clip.procedural.render import Category
+from dual_image_clip.procedural.render import RENDERER_VERSION, Category
 
 if TYPE_CHECKING:
     from dual_image_clip.procedural.datamodule import Procedural
 
-__all__ = ["DEFECTS", "FAMILIES", "HELD_OUT_DEFECTS", "HELD_OUT_FAMILIES", "Category", "Procedural"]
+__all__ = [
+    "DEFECTS",
+    "FAMILIES",
+    "HELD_OUT_DEFECTS",
+    "HELD_OUT_FAMILIES",
+    "RENDERER_VERSION",
+    "Category",
+    "Procedural",
+    "generator",
+]
 
 
 def __getattr__(name: str) -> Any:

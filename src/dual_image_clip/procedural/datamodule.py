@@ -16,12 +16,9 @@ from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import Transform
 
-from dual_image_clip.procedural.render import Category
+from dual_image_clip.procedural.render import RENDERER_VERSION, Category
 
 logger = logging.getLogger(__name__)
-
-# Part of every data set's folder name. Raise it with any change that changes a pixel.
-RENDERER_VERSION = 2
 
 
 class Procedural(AnomalibDataModule):

@@ -13,6 +13,8 @@ from dual_image_clip.procedural.family import Fault, View
 from dual_image_clip.procedural.surface import Light, Surface, shade
 from dual_image_clip.procedural.variation import Camera
 
+# Part of every data set's folder name. Raise it with any change that changes a pixel.
+RENDERER_VERSION = 2
 SMALLEST_SIZE = 64
 _ATTEMPTS = 10
 _LOG_SEVERITY = (-0.8, 0.25)

@@ -49,7 +49,7 @@ class Backbone:
         temperature: τ, the inverse of its learned logit scale.
     """
 
-    clip: Any
+    clip: open_clip.CLIP
     tokenizer: Callable[[list[str]], Tensor]
     image_size: tuple[int, int]
     image_mean: tuple[float, ...]
@@ -97,7 +97,7 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     )
 
 
-def _create_embedded(pretrained: str | Path | None) -> Any:
+def _create_embedded(pretrained: str | Path | None) -> open_clip.CLIP:
     if EMBEDDED not in open_clip.list_models():
         open_clip.add_model_config(_EMBEDDED_FOLDER)
     if pretrained is not None and _names_a_file(pretrained):
@@ -109,7 +109,7 @@ def _create_embedded(pretrained: str | Path | None) -> Any:
     return clip
 
 
-def _create(backbone: str, pretrained: str | Path | None) -> Any:
+def _create(backbone: str, pretrained: str | Path | None) -> open_clip.CLIP:
     if pretrained is None:
         return _create_without_weights(backbone)
     if _names_a_file(pretrained):
@@ -147,7 +147,7 @@ def _direct_url(backbone: str, tag: str) -> str | None:
     return url if url and tag not in hub and any(other in hub for other in others) else None
 
 
-def _create_without_weights(backbone: str) -> Any:
+def _create_without_weights(backbone: str) -> open_clip.CLIP:
     # open_clip warns on the root logger that there are no weights, which is either meant or seen to here.
     root = logging.getLogger()
     root.addFilter(_is_not_about_missing_weights)
