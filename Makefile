@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 test: install
 	$(BIN)/pytest
-	PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest
+	PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest -m open_clip
 
 lint: install
 	$(BIN)/ruff check .

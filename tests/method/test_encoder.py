@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from dual_image_clip.method import DualPathEncoder
 from tests.helpers import TINY, add_noise, assert_same, random_images
 
+pytestmark = pytest.mark.open_clip
+
 
 def tiny_variant(quick_gelu: bool = False, **vision) -> nn.Module:
     config = copy.deepcopy(open_clip.get_model_config(TINY))

@@ -10,6 +10,8 @@ from dual_image_clip.method import PromptEnsemble, encode_ensemble, encode_promp
 from dual_image_clip.method.prompts import TEMPLATES
 from tests.helpers import TINY, assert_same
 
+pytestmark = pytest.mark.open_clip
+
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 
 # The paper's supplement, section 2, with its own marks: [d] is the domain, [s] the state, [c] the class.

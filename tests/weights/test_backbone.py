@@ -15,10 +15,12 @@ from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dual_image_clip.weights import EMBEDDED, WeightsUnavailableError, load_backbone
 from dual_image_clip.weights import backbone as backbone_module
-from dual_image_clip.weights.backbone import EMBEDDED, WeightsUnavailableError, load_backbone
+from tests.helpers import TINY
 
-TINY = "tiny-vit"
+pytestmark = pytest.mark.open_clip
+
 REAL = "ViT-B-16-plus-240"
 
 

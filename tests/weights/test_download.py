@@ -7,9 +7,10 @@ import pytest
 import torch
 from open_clip import pretrained as registry
 
-from dual_image_clip.weights.backbone import load_backbone
+from dual_image_clip.weights import load_backbone
+from tests.helpers import TINY
 
-TINY = "tiny-vit"
+pytestmark = pytest.mark.open_clip
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dual_image_clip.method import PromptEnsemble
-from dual_image_clip.weights.text_cache import cached_text_embeddings
+from dual_image_clip.weights import cached_text_embeddings
+from tests.helpers import TINY, seeded
 
-TINY = "tiny-vit"
+pytestmark = pytest.mark.open_clip
+
 ENSEMBLE = PromptEnsemble(["a normal nut", "a flawless nut"], ["a damaged nut", "a broken nut"])
 
 
@@ -27,7 +29,7 @@ class Encoder:
 
     def __init__(self, seed: int = 0) -> None:
         self.calls = 0
-        self.embeddings = torch.randn(2, 24, generator=torch.Generator().manual_seed(seed))
+        self.embeddings = torch.randn(2, 24, generator=seeded(seed))
 
     def __call__(self) -> Tensor:
         self.calls += 1
