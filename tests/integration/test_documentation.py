@@ -1,5 +1,7 @@
-"""Every command of the README and of docs/, typed as it stands there; only weights and data are the tests' own."""
+"""The documents, taken at their word; only weights and data are the tests' own."""
 
+import functools
+import inspect
 import logging
 import re
 import runpy
@@ -11,12 +13,14 @@ from pathlib import Path
 import pytest
 from anomalib.cli.cli import AnomalibCLI
 
-from dual_image_clip import cli
+import dual_image_clip
+from dual_image_clip import DualImageCLIP, cli
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_category, make_photos
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 SMALL = {
     "Procedural": ["--data.num_train", "1", "--data.num_test_normal", "4", "--data.num_test_anomalous", "4"],
     "PHOTOS": [],
@@ -25,10 +29,26 @@ MEASURES = {"benchmarks.speed", "benchmarks.checkpoint"}
 OWN_WEIGHTS = ["--model.backbone", EMBEDDED, "--model.pretrained", EMBEDDED]
 
 
+def blocks(language: str) -> list[str]:
+    pattern = rf"^```{language}\n(.*?)^```"
+    return [block for page in PAGES for block in re.findall(pattern, page.read_text(), re.S | re.M)]
+
+
 def commands() -> list[str]:
-    blocks = [block for page in PAGES for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.S | re.M)]
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.partition("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line))
+
+
+def links() -> list[tuple[Path, str]]:
+    """Links that do not leave the repository, with the page that they stand on."""
+    found = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    return [(page, target) for page, target in found if "://" not in target]
+
+
+def anchors(page: Path) -> list[str]:
+    """What the headings of a page are called in links to them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 @pytest.fixture
@@ -53,9 +73,45 @@ def clone(workspace, monkeypatch):
     own_logger.setLevel(level)
 
 
+def test_the_readme_is_short():
+    assert len(README.read_text().split()) <= 1000
+
+
+def test_links_lead_somewhere():
+    assert len(links()) > 20
+    for page, link in links():
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page, link in links() if page == README}
+    assert set(PAGES) - {README} <= linked
+
+
+def test_the_readme_lists_every_parameter_with_its_default():
+    components = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+    signature = inspect.signature(DualImageCLIP).parameters
+    listed = {}
+    for names, defaults in re.findall(r"^\| (`\w.*?) \| (.*?) \|", README.read_text(), re.M):
+        listed |= dict(zip(re.findall(r"`(\w+)`", names), re.findall(r"`(.+?)`", defaults), strict=True))
+    assert listed == {name: str(each.default) for name, each in signature.items() if name not in components}
+
+
 def test_there_are_commands():
     assert len(commands()) > 15
     assert 'dual-image-clip predict PHOTOS --class-name "metal nut"' in commands()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python(block, clone, monkeypatch):
+    small = functools.partial(DualImageCLIP, backbone=EMBEDDED)
+    monkeypatch.setattr(dual_image_clip, "DualImageCLIP", small, raising=False)
+    program = clone / "program.py"
+    program.write_text(block)
+    runpy.run_path(str(program))
 
 
 @pytest.mark.parametrize("command", commands())
