@@ -3,9 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The oldest open_clip that is supported; anomalib's own extra admits it, too, but not the newest.
 OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
+# An environment of its own, with the lowest versions that pyproject.toml admits.
+LOWEST := .venv-lowest
 DEMO := datasets/solar_cells
 
-.PHONY: install test lint demo train benchmark clean
+.PHONY: install test test-lowest lint demo train benchmark clean
 
 install: $(VENV)/installed
 
@@ -18,6 +20,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 test: install
 	$(BIN)/pytest
 	PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest -m open_clip
+
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable '.[dev]'
+	touch $@
+
+# Benchmarks, training and export files need extras that are not held at their lowest.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/pytest -m open_clip --ignore tests/benchmarks --ignore tests/training --ignore tests/integration/test_export.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +50,4 @@ benchmark: install
 	$(BIN)/python -m benchmarks.checkpoint --seeds 0 1 2
 
 clean:
-	rm -rf $(VENV) results $(DEMO)
+	rm -rf $(VENV) $(LOWEST) results $(DEMO)
