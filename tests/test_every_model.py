@@ -4,31 +4,28 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.export.detector import ExportableDetector
+from dual_image_clip.export import ExportableDetector
 from dual_image_clip.method import DualPathEncoder
-from tests.helpers import TINY
+from tests.drawn_data import make_photos
+from tests.helpers import assert_same, random_images, tiny_model, unit_vectors
 from tests.testers import ModelTester
+
+pytestmark = pytest.mark.open_clip
 
 
 def make_detector(seed: int, **arguments: Any) -> DualImageCLIP:
-    """The Lightning module on a tower of a few thousand weights."""
-    torch.manual_seed(seed)
-    model = DualImageCLIP(class_name="plate", backbone=TINY, pretrained=None, **arguments)
-    with torch.no_grad():
-        for weight in model.backbone.clip.visual.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    model.model.text_embeddings.copy_(F.normalize(torch.randn_like(model.model.text_embeddings), dim=-1))
-    model.model.set_golden_images(torch.randn(model.golden.k_shot, 1, 3, 64, 64).unbind())
+    """A detector that knows its texts and golden images, all of which depend on the seed."""
+    model = tiny_model(seed, class_name="plate", **arguments)
+    model.model.text_embeddings.copy_(unit_vectors(2, 24, seed=seed))
+    model.model.set_golden_images(random_images(model.golden.k_shot, 1, 3, 64, 64, seed=seed).unbind())
     return model
 
 
 def images(count: int = 3, size: tuple[int, int] = (64, 112)) -> Tensor:
-    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(9))
+    return random_images(count, 3, *size, seed=9)
 
 
 class DetectorTester(ModelTester):
@@ -81,16 +78,9 @@ class TestExport(ModelTester):
         return found.pred_score, found.anomaly_map
 
 
-@pytest.fixture
-def good(tmp_path: Path) -> Path:
-    from tests.drawn_data import make_photos
-
-    return make_photos(tmp_path / "good", normal=4, defective=0)
-
-
-def test_golden_images_travel_with_the_state(good):
+def test_golden_images_travel_with_the_state(tmp_path: Path):
     """Their number is no part of the architecture, so they come with the weights."""
+    good = make_photos(tmp_path, normal=4, defective=0)
     model, fresh = (make_detector(seed, k_shot=2, few_shot_source=good) for seed in (0, 1))
     fresh.load_state_dict(model.state_dict())
-    scored = [each.model(images()) for each in (model, fresh)]
-    torch.testing.assert_close(scored[0].anomaly_map, scored[1].anomaly_map, atol=0, rtol=0)
+    assert_same(fresh.model(images()), model.model(images()), 0)

@@ -2,12 +2,16 @@
 
 import copy
 import pickle
+import random
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+
+from tests.helpers import assert_same, uniform
 
 
 class ModelTester:
@@ -31,7 +35,7 @@ class ModelTester:
 
     def test_a_second_run_repeats_the_first(self):
         model = self.make()
-        self._assert_equal(self.run(model), self.run(model))
+        assert_same(self.run(model), self.run(model), 0)
 
     def test_outputs_are_finite_float32_without_a_graph(self):
         for output in self.run(self.make()):
@@ -48,25 +52,41 @@ class ModelTester:
         model = self.make()
         expected = self.run(model)
         other = copy.deepcopy(model)
-        self._assert_equal(self.run(other), expected)
+        assert_same(self.run(other), expected, 0)
         self._spoil(other)
-        self._assert_equal(self.run(model), expected)
+        assert_same(self.run(model), expected, 0)
 
     def test_pickling_changes_nothing(self):
         model = self.make()
-        self._assert_equal(self.run(pickle.loads(pickle.dumps(model))), self.run(model))  # noqa: S301
+        assert_same(self.run(pickle.loads(pickle.dumps(model))), self.run(model), 0)  # noqa: S301
 
     def test_a_state_dict_makes_a_fresh_model_the_same(self):
         model, fresh = self.make(seed=0), self.make(seed=1)
         fresh.load_state_dict(model.state_dict())
-        self._assert_equal(self.run(fresh), self.run(model))
+        assert_same(self.run(fresh), self.run(model), 0)
 
     def test_training_mode_is_refused_in_silence(self):
         model = self.make()
         expected = self.run(model)
         model.train()
         assert not any(module.training for module in model.modules() if isinstance(module, nn.MultiheadAttention))
-        self._assert_equal(self.run(model), expected)
+        assert_same(self.run(model), expected, 0)
+
+    def test_images_and_global_randomness_are_left_as_they_were(self):
+        model, images = self.make(), uniform(2, 3, 64, 64)
+        state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        self.run_on(model, images)
+        assert torch.equal(images, uniform(2, 3, 64, 64))
+        assert torch.equal(torch.get_rng_state(), state[0])
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == state[1:]
+
+    def test_a_run_changes_no_weight_and_leaves_no_hook(self):
+        model = self.make()
+        before = [value.clone() for value in self._values(model)]
+        self.run(model)
+        # Thresholds that nobody has set are NaN.
+        assert_close(self._values(model), before, atol=0, rtol=0, equal_nan=True)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
     def test_no_weight_asks_for_gradients(self):
         assert not any(weight.requires_grad for weight in self.make().parameters())
@@ -75,7 +95,7 @@ class ModelTester:
         model = self.make()
         expected = self.run(model)
         with torch.inference_mode():
-            self._assert_equal(self.run(model), expected)
+            assert_same(self.run(model), expected, 0)
 
     def test_half_precisions_stay_near(self):
         model = self.make()
@@ -85,7 +105,7 @@ class ModelTester:
                 found = self.run(model)
             for near, exact in zip(found, expected, strict=True):
                 assert near.dtype == torch.float32
-                assert_close(near, exact, atol=self.half_tolerance, rtol=0)
+                assert_same(near, exact, self.half_tolerance)
 
     def test_an_input_of_another_shape_is_refused(self):
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
@@ -95,14 +115,12 @@ class ModelTester:
         """Outputs for some images."""
         return model(images)
 
-    @staticmethod
-    def _assert_equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-        for one, other in zip(found, expected, strict=True):
-            assert_close(one, other, atol=0, rtol=0)
-
-    @staticmethod
-    def _spoil(model: nn.Module) -> None:
+    def _spoil(self, model: nn.Module) -> None:
         with torch.no_grad():
-            for value in [*model.parameters(), *model.buffers()]:
+            for value in self._values(model):
                 if value.is_floating_point():
                     value.mul_(-0.5)
+
+    @staticmethod
+    def _values(model: nn.Module) -> list[Tensor]:
+        return [*model.parameters(), *model.buffers()]
