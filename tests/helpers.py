@@ -40,7 +40,7 @@ def random_images(*shape: int, seed: int = 7) -> Tensor:
     return torch.randn(shape, generator=seeded(seed))
 
 
-def cloudy_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+def cloudy_images(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> Tensor:
     """Smooth structure and a little noise, so that the patches of an image differ: ``(count, 3, H, W)`` in 0..1."""
     generator = seeded(seed)
     coarse = F.interpolate(torch.rand(count, 3, 5, 5, generator=generator), size, mode="bicubic")
