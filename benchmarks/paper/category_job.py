@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.images import CategoryImages, load_golden_images, load_images
 from benchmarks.paper.methods import adapted_map, depends_on_seed, language_map, reference_map, score
-from benchmarks.paper.metrics import measure
+from benchmarks.paper.metrics import compute_metrics
 from benchmarks.paper.plan import OURS, Plan, Setting
 from benchmarks.paper.report.sheet import Example, choose_examples
-from benchmarks.paper.results import Row
-from dual_image_clip.method import ScoreWeights, merge_tiles, upsample_map
+from benchmarks.paper.results import Row, Spent
+from dual_image_clip.method import to_pixels
 from dual_image_clip.weights import Backbone
 
 
@@ -27,19 +27,6 @@ class Wanted(NamedTuple):
     seed: int
 
 
-class Spent(NamedTuple):
-    """What a job took.
-
-    Attributes:
-        seconds: Seconds in all.
-        seconds_alone: What they would have been with every setting run alone: its own reading, tower passes and text,
-            shared by its seeds only. A sum of measured parts.
-    """
-
-    seconds: float
-    seconds_alone: float
-
-
 class Examples(NamedTuple):
     """Images for the sheet of heatmaps, successes and failures."""
 
@@ -47,12 +34,13 @@ class Examples(NamedTuple):
     examples: list[Example]
 
 
-Outcome: TypeAlias = Row | Examples | Spent
+JobResult: TypeAlias = Row | Examples | Spent
+"""What comes of a job, piece by piece."""
 
 
 def run_job(
     plan: Plan, category: str, wanted: Sequence[Wanted], backbone: Backbone, with_examples: bool
-) -> Iterator[Outcome]:
+) -> Iterator[JobResult]:
     """Measures a category.
 
     Args:
@@ -119,7 +107,9 @@ def _run(plan: Plan, category: str, wanted: Wanted, features: CategoryFeatures) 
     setting, seed = wanted
     start = time.perf_counter()
     try:
-        metrics = features.memo(_key(wanted), lambda: measure(score(features, setting, seed), features.category))
+        metrics = features.memo(
+            _key(wanted), lambda: compute_metrics(score(features, setting, seed), features.category)
+        )
     except Exception as error:
         return _failed(plan, category, wanted, error)
     return Row(plan.data.name, category, setting.key, seed, metrics, time.perf_counter() - start)
@@ -145,35 +135,28 @@ def choose_and_draw(features: CategoryFeatures, setting: Setting, seed: int, cou
         The examples.
     """
     scores = score(features, setting, seed)
-    weights = ScoreWeights(setting.lambda_1, setting.lambda_2)
     labels = features.category.labels.numpy()
     successes, failures = choose_examples(scores.images.cpu().numpy(), labels, count // 2)
-    maps = {
-        "A^V": (reference_map(features, setting, seed), (0.0, 1.0)),
-        "A^L": (language_map(features), (0.0, 1.0)),
-        "A^T": (adapted_map(features, setting, seed), (0.0, 1.0)),
+    patch_maps = {
+        "A^V": reference_map(features, setting, seed),
+        "A^L": language_map(features),
+        "A^T": adapted_map(features, setting, seed),
     }
-    as_pixels = {key: _to_pixels(features, patches) for key, (patches, _) in maps.items() if patches is not None}
-    ranges = {key: limits for key, (_, limits) in maps.items() if key in as_pixels}
-    as_pixels["final"], ranges["final"] = scores.maps.cpu().numpy(), (0.0, weights.map_maximum / 2)
+    maps = {name: to_pixels(each, features.layout) for name, each in patch_maps.items() if each is not None}
+    ranges = {**dict.fromkeys(maps, (0.0, 1.0)), "final": (0.0, setting.weights.map_maximum / 2)}
+    maps["final"] = scores.maps
     return [
         Example(
             title=f"{name}, {'success' if index in successes else 'failure'}",
             image=_as_picture(features.category, index),
             mask=_mask(features.category, index),
-            maps={key: pixels[index] for key, pixels in as_pixels.items()},
+            maps={name: each[index].cpu().numpy() for name, each in maps.items()},
             ranges=ranges,
             score=float(scores.images[index]),
             is_anomalous=bool(labels[index]),
         )
         for index in (*successes, *failures)
     ]
-
-
-def _to_pixels(features: CategoryFeatures, patches: torch.Tensor) -> NDArray[np.float32]:
-    layout = features.layout
-    tiles = patches.unflatten(1, (layout.num_tiles, -1)).flatten(0, 1)
-    return np.asarray(merge_tiles(upsample_map(tiles, layout.tile_size), layout).cpu().numpy(), np.float32)
 
 
 def _as_picture(category: CategoryImages, index: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from benchmarks.paper.category_job import Outcome, Wanted, run_job
+from benchmarks.paper.category_job import JobResult, Wanted, run_job
 from benchmarks.paper.plan import Plan
 from dual_image_clip.weights import Backbone
 
@@ -24,21 +24,21 @@ class Job(NamedTuple):
     with_examples: bool
 
 
-Engine: TypeAlias = Callable[[Plan, list[Job], Backbone], Iterator[tuple[Job, Outcome | Exception]]]
+Engine: TypeAlias = Callable[[Plan, list[Job], Backbone], Iterator[tuple[Job, JobResult | Exception]]]
 """Runs jobs; yields what comes of each as soon as it is there, and an exception where a whole job broke down."""
 
 
-def run_locally(plan: Plan, jobs: list[Job], backbone: Backbone) -> Iterator[tuple[Job, Outcome | Exception]]:
+def run_locally(plan: Plan, jobs: list[Job], backbone: Backbone) -> Iterator[tuple[Job, JobResult | Exception]]:
     """Runs jobs one after the other in this process, which has all cores and the first GPU to itself."""
     for job in jobs:
         try:
-            for outcome in run_job(plan, job.category, job.wanted, backbone, job.with_examples):
-                yield job, outcome
+            for result in run_job(plan, job.category, job.wanted, backbone, job.with_examples):
+                yield job, result
         except Exception as error:
             yield job, error
 
 
-def run_on_ray(plan: Plan, jobs: list[Job], backbone: Backbone) -> Iterator[tuple[Job, Outcome | Exception]]:
+def run_on_ray(plan: Plan, jobs: list[Job], backbone: Backbone) -> Iterator[tuple[Job, JobResult | Exception]]:
     """Runs jobs on a Ray cluster, or on one that is started on this machine.
 
     A job asks for ``plan.cpus`` and ``plan.gpus``; the weights go to the cluster's object store once.
@@ -74,7 +74,7 @@ def _require_room(plan: Plan, resources: dict[str, float]) -> None:
             raise ValueError(msg)
 
 
-def _run_on_ray(ray: Any, plan: Plan, jobs: list[Job], weights: Any) -> Iterator[tuple[Job, Outcome | Exception]]:
+def _run_on_ray(ray: Any, plan: Plan, jobs: list[Job], weights: Any) -> Iterator[tuple[Job, JobResult | Exception]]:
     remote = ray.remote(num_cpus=plan.cpus, num_gpus=plan.gpus, num_returns="streaming", max_retries=0)(_run_remotely)
     running = {remote.remote(plan, job, weights, Path.cwd()): job for job in jobs}
     while running:
@@ -91,7 +91,7 @@ def _run_on_ray(ray: Any, plan: Plan, jobs: list[Job], weights: Any) -> Iterator
             yield job, getattr(error, "cause", None) or error
 
 
-def _run_remotely(plan: Plan, job: Job, backbone: Backbone, folder: Path) -> Iterator[Outcome]:
+def _run_remotely(plan: Plan, job: Job, backbone: Backbone, folder: Path) -> Iterator[JobResult]:
     import torch
 
     # Relative paths are those of the process that started the run; on another machine it may not be there.

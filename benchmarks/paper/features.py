@@ -1,7 +1,6 @@
 """Everything about a category's images that no setting changes: encoded once, when it is first asked for."""
 
-from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator
 
 import torch
 from kornia.enhance import normalize
@@ -11,20 +10,18 @@ from benchmarks.paper.images import CategoryImages
 from benchmarks.paper.memo import Memo
 from benchmarks.paper.peers import anoclip, musc, winclip
 from benchmarks.paper.peers.clip import OrdinaryTokens
+from benchmarks.paper.plan import OURS, Setting
 from dual_image_clip.method import (
     DualPathEncoder,
     ImageFeatures,
+    PseudoAnomalies,
     PseudoAnomalyGenerator,
-    covered_patches,
-    encode_ensemble,
-    patch_share,
-    prompt_ensemble,
+    ReferencePool,
     split_into_tiles,
     tile_layout,
 )
-from dual_image_clip.weights import Backbone, cached_text_embeddings
-
-T = TypeVar("T")
+from dual_image_clip.torch_model import DualImageCLIPModel, PseudoAnomalousCopies
+from dual_image_clip.weights import Backbone, class_embeddings
 
 
 class CategoryFeatures:
@@ -33,7 +30,7 @@ class CategoryFeatures:
     Args:
         category: The images.
         backbone: The CLIP model, on the device to be used.
-        batch_size: Tiles in a tower pass.
+        batch_size: Tiles in a tower pass; the tiles of one image are never parted.
         texture_dir: Folder of textures for the pseudo anomalies.
         load_golden_images: Gives so many good images of the test images' size, drawn by a seed, ``(K, 3, H, W)``.
 
@@ -54,27 +51,34 @@ class CategoryFeatures:
         self.backbone = backbone
         self.memo = Memo()
         self.layout = tile_layout((category.images.shape[-2], category.images.shape[-1]), backbone.image_size)
-        self._batch_size = batch_size
+        self._images_at_once = max(1, batch_size // self.layout.num_tiles)
         self._texture_dir = texture_dir
         self._load_golden_images = load_golden_images
         self._encoder = DualPathEncoder(backbone.clip.visual)
+        self._device = backbone.clip.visual.proj.device
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.category.images)
 
+    def model(self, setting: Setting, seed: int) -> DualImageCLIPModel:
+        """Our method as a setting has it, around the one tower and with the category's text.
+
+        Args:
+            setting: A setting of our method.
+            seed: Seed of the pairing, the pseudo anomalies and the adapter's start.
+
+        Returns:
+            The model.
+        """
+        model = self._model_without_text(setting, seed)
+        model.text_embeddings.copy_(self.text)
+        return model
+
     @property
     def text(self) -> Tensor:
         """Embeddings of [normal, anomalous], ``(2, D)``."""
-
-        def encode() -> Tensor:
-            ensemble = prompt_ensemble(self.category.class_name)
-            clip = self.backbone.clip
-            return cached_text_embeddings(
-                clip, ensemble, lambda: encode_ensemble(clip, self.backbone.tokenizer, ensemble)
-            ).float()
-
-        return self.memo("text", encode)
+        return self.memo("text", lambda: class_embeddings(self.backbone, self.category.class_name).float())
 
     @property
     def prompts(self) -> Tensor:
@@ -88,9 +92,12 @@ class CategoryFeatures:
         """Class tokens ``(N, T, D)`` and V-V patch tokens ``(N, T · h, w, D)``, tiles one below the other."""
 
         def encode() -> ImageFeatures:
-            batches = [self._encoder(tiles) for tiles in self._tiles]
-            class_tokens, patch_tokens = (torch.cat(each) for each in zip(*batches, strict=True))
-            return ImageFeatures(self._of_images(class_tokens), self._of_images(patch_tokens).flatten(1, 2))
+            model = self._model_without_text(Setting(OURS), 0)
+            batches = [model.encode(images) for images in self._batches(self.category.images)]
+            return ImageFeatures(
+                torch.cat([batch.class_tokens for batch in batches]),
+                torch.cat([batch.patch_tokens for batch in batches]),
+            )
 
         return self.memo("two paths", encode)
 
@@ -131,16 +138,25 @@ class CategoryFeatures:
 
         return self.memo("windows", encode)
 
-    def pseudo_anomalies(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Patch tokens of pseudo-anomalous copies, ``(N, T · h · w, D)``, and which of them were corrupted."""
+    def pseudo_anomalies(self, seed: int) -> PseudoAnomalousCopies:
+        """The images' corrupted copies.
 
-        def encode() -> tuple[Tensor, Tensor]:
+        Args:
+            seed: Seed of all that is drawn for them.
+
+        Returns:
+            The copies.
+        """
+
+        def encode() -> PseudoAnomalousCopies:
+            model = self._model_without_text(Setting(OURS), seed)
             # All at once: what is drawn for an image depends on those that it is drawn with.
-            copies = PseudoAnomalyGenerator(self._texture_dir, seed)(self.category.images)
-            tiles = split_into_tiles(self._normalised(copies.images), self.layout).split(self._batch_size)
-            tokens = self._of_images(torch.cat([self._encoder.patch_tokens(some) for some in tiles]))
-            shares = patch_share(split_into_tiles(copies.masks, self.layout), self._encoder.patch_size)
-            return tokens.flatten(1, 3), covered_patches(self._of_images(shares).flatten(1)).to(tokens.device)
+            pseudo = model.pseudo_anomalies(self.category.images)
+            batches = [
+                model.encode_copies(PseudoAnomalies(*(each.to(self._device) for each in some)), self.layout)
+                for some in zip(*(each.split(self._images_at_once) for each in pseudo), strict=True)
+            ]
+            return PseudoAnomalousCopies(*(torch.cat(each) for each in zip(*batches, strict=True)))
 
         return self.memo(("pseudo anomalies", seed), encode)
 
@@ -159,9 +175,9 @@ class CategoryFeatures:
             if self._load_golden_images is None:
                 msg = "k_shot needs training images, but there are none"
                 raise ValueError(msg)
-            tiles = split_into_tiles(self._normalised(self._load_golden_images(count, seed)), self.layout)
-            tokens = torch.cat([self._encoder.patch_tokens(some) for some in tiles.split(self._batch_size)])
-            return self._of_images(tokens).flatten(1, 3)
+            model = self._model_without_text(Setting(OURS), seed)
+            images = self._load_golden_images(count, seed)
+            return torch.cat([model.encode(some).patches for some in self._batches(images)])
 
         return self.memo(("golden images", count, seed), encode)
 
@@ -173,17 +189,32 @@ class CategoryFeatures:
 
         self.memo.forget(belongs)
 
-    @property
-    def _tiles(self) -> tuple[Tensor, ...]:
-        return split_into_tiles(self._normalised(self.category.images), self.layout).split(self._batch_size)
+    def _model_without_text(self, setting: Setting, seed: int) -> DualImageCLIPModel:
+        return DualImageCLIPModel(
+            self._encoder,
+            ReferencePool(setting.num_references, seed),
+            PseudoAnomalyGenerator(self._texture_dir, seed),
+            setting.adaptation,
+            setting.weights,
+            self.backbone.temperature,
+            self.backbone.image_size,
+            self.backbone.image_mean,
+            self.backbone.image_std,
+            seed=seed,
+            aggregation=setting.aggregation,
+        ).to(self._device)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        device = self.backbone.clip.visual.proj.device
-        mean, std = (torch.tensor(each, device=device) for each in (self.backbone.image_mean, self.backbone.image_std))
-        return normalize(images.to(device), mean, std)
+    def _batches(self, images: Tensor) -> Iterator[Tensor]:
+        """Images on the tower's device, normalised for it, a few at once."""
+        mean, std = (
+            torch.tensor(each, device=self._device) for each in (self.backbone.image_mean, self.backbone.image_std)
+        )
+        for some in images.split(self._images_at_once):
+            yield normalize(some.to(self._device), mean, std)
+
+    @property
+    def _tiles(self) -> Iterator[Tensor]:
+        return (split_into_tiles(images, self.layout) for images in self._batches(self.category.images))
 
     def _of_tiles(self, encode: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.cat([encode(tiles) for tiles in self._tiles])
-
-    def _of_images(self, tiles: Tensor) -> Any:
-        return tiles.unflatten(0, (-1, self.layout.num_tiles))

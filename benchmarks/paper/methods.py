@@ -1,5 +1,7 @@
 """From a setting to scores: our method and its peers, on features that are encoded once."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,22 +9,8 @@ from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.peers import anoclip, clip, musc, winclip
 from benchmarks.paper.peers.scores import Scores
 from benchmarks.paper.plan import OURS, Setting
-from dual_image_clip.method import (
-    AdaptationSettings,
-    AdaptationTask,
-    ScoreWeights,
-    adapted_scores,
-    aggregate_references,
-    fit_adapters,
-    initial_adapter,
-    joint_anomaly_map,
-    merge_tiles,
-    random_partners,
-    text_anomaly_score,
-    upsample_map,
-    visual_anomaly_maps,
-)
-from dual_image_clip.method.fusion import fuse_maps, fuse_scores
+from dual_image_clip.method import joint_anomaly_map, merge_tiles, random_partners
+from dual_image_clip.torch_model import PseudoAnomalousCopies
 
 _AT_ONCE = 16
 
@@ -85,22 +73,16 @@ def _score_tiles(features: CategoryFeatures, setting: Setting, seed: int) -> Sco
 
 
 def _score_ours(features: CategoryFeatures, setting: Setting, seed: int) -> Scores:
-    weights = ScoreWeights(setting.lambda_1, setting.lambda_2, setting.lambda_3, setting.lambda_4, setting.lambda_5)
-    class_score = text_anomaly_score(features.two_paths.class_token, features.text, features.backbone.temperature)
     visual_map = reference_map(features, setting, seed)
     text_map = adapted_map(features, setting, seed) if setting.adaptation_steps else language_map(features)
-    patch_map = fuse_maps(visual_map, text_map, weights)
-    tiles = patch_map.unflatten(1, (features.layout.num_tiles, -1)).flatten(0, 1)
-    return Scores(
-        fuse_scores(class_score.mean(dim=1), visual_map, text_map, weights),
-        merge_tiles(upsample_map(tiles, features.layout.tile_size), features.layout),
-    )
+    model = features.model(setting, seed)
+    fused: Any = model.fuse(features.two_paths.class_token, visual_map, text_map, features.layout)
+    return Scores(fused.pred_score, fused.anomaly_map)
 
 
 def language_map(features: CategoryFeatures) -> Tensor:
     """A^L of every image (Eq. 2–3), ``(N, T · h, w)``."""
-    tokens, temperature = features.two_paths.patch_tokens, features.backbone.temperature
-    return features.memo("A^L", lambda: text_anomaly_score(tokens, features.text, temperature))
+    return features.memo("A^L", lambda: features.model(Setting(OURS), 0).text_score(features.two_paths.patch_tokens))
 
 
 def reference_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tensor | None:
@@ -109,14 +91,14 @@ def reference_map(features: CategoryFeatures, setting: Setting, seed: int) -> Te
         return None
 
     def compare() -> Tensor:
-        tokens = features.two_paths.patch_tokens
+        model, tokens = features.model(setting, seed), features.two_paths.patch_tokens
         patches = tokens.flatten(1, 2)
         partners = draw_partners(features.category.labels, setting, seed)
         golden = features.golden_patch_tokens(setting.k_shot, seed) if setting.k_shot else patches[:0]
-        maps = []
+        maps: list[Any] = []
         for some, theirs in zip(tokens.split(_AT_ONCE), partners.split(_AT_ONCE), strict=True):
             references = [*patches[theirs].unbind(dim=1), *(each.expand(len(some), -1, -1) for each in golden)]
-            maps.append(aggregate_references(visual_anomaly_maps(some, references), setting.aggregation))
+            maps.append(model.visual_map(some, references))
         return torch.cat(maps)
 
     return features.memo(("A^V", *_reference_key(setting), seed), compare)
@@ -126,24 +108,17 @@ def adapted_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tens
     """A^T of every image, with an adapter fitted to it (Eq. 7–11), ``(N, T · h, w)``."""
 
     def adapt() -> Tensor:
+        model = features.model(setting, seed)
         joint = joint_anomaly_map(reference_map(features, setting, seed), language_map(features))
-        copies, covered = features.pseudo_anomalies(seed)
-        tokens = features.two_paths.patch_tokens.flatten(1, 2)
-        start = initial_adapter(tokens.shape[-1], torch.Generator().manual_seed(seed))
-        start = type(start)(*(each.to(tokens) for each in start))
-        settings = AdaptationSettings(setting.adaptation_steps, setting.learning_rate, setting.beta)
-        maps = []
-        for some in torch.arange(len(features)).split(_AT_ONCE):
-            task = AdaptationTask(
-                tokens[some],
-                copies[some],
-                covered[some],
-                joint[some].flatten(1),
-                features.text,
-                features.backbone.temperature,
-            )
-            maps.append(adapted_scores(task.tokens, fit_adapters(start, task, settings), task))
-        return torch.cat(maps).view_as(joint)
+        batches = (
+            each.split(_AT_ONCE) for each in (features.two_paths.patch_tokens, joint, *features.pseudo_anomalies(seed))
+        )
+        return torch.cat(
+            [
+                model.adapted_map(tokens, PseudoAnomalousCopies(*copies), some)
+                for tokens, some, *copies in zip(*batches, strict=True)
+            ]
+        )
 
     key = ("A^T", *_reference_key(setting), setting.adaptation_steps, setting.learning_rate, setting.beta, seed)
     return features.memo(key, adapt)

@@ -1,21 +1,17 @@
 """The paper's six metrics, by anomalib's implementations."""
 
 import warnings
-from typing import Any
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPR, AUPRO, AUROC, F1Max
 from torch import Tensor
 
 from benchmarks.paper.images import CategoryImages
 from benchmarks.paper.peers.scores import Scores
-
-_IMAGE = ["pred_score", "gt_label"]
-_PIXEL = ["anomaly_map", "gt_mask"]
+from dual_image_clip.hooks import paper_metrics
 
 
-def measure(scores: Scores, category: CategoryImages) -> dict[str, float]:
+def compute_metrics(scores: Scores, category: CategoryImages) -> dict[str, float]:
     """Measures scores against ground truth.
 
     Args:
@@ -31,9 +27,7 @@ def measure(scores: Scores, category: CategoryImages) -> dict[str, float]:
     if not (torch.isfinite(scores.images).all() and torch.isfinite(scores.maps).all()):
         msg = "some scores are not finite"
         raise ValueError(msg)
-    metrics: list[Any] = [metric(fields=_IMAGE, prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-    if category.masks is not None:
-        metrics += [metric(fields=_PIXEL, prefix="pixel_") for metric in (AUROC, F1Max, AUPRO)]
+    metrics = paper_metrics()
     batch = ImageBatch(
         image=category.images,
         gt_label=category.labels,
@@ -45,7 +39,8 @@ def measure(scores: Scores, category: CategoryImages) -> dict[str, float]:
         warnings.simplefilter("ignore")
         for metric in metrics:
             metric.update(batch)
-        return {metric.name: float(metric.compute()) for metric in metrics}
+        found = {metric.name: metric.compute() for metric in metrics}
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def _to_unit_range(values: Tensor) -> Tensor:

@@ -1,23 +1,22 @@
-"""What a benchmark run is to do: studies, settings, data and seeds, read from YAML and the command line."""
+"""What a benchmark run is to do: studies, settings, data and seeds."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import MISSING, OmegaConf
 
-from benchmarks.paper.report.study import Study
 from benchmarks.paper.results import METRICS
+from dual_image_clip.method import AdaptationSettings, ReferenceSettings, ScoreWeights
 from dual_image_clip.weights import EMBEDDED, EMBEDDED_WEIGHTS
 
 OURS = "ours"
 METHODS = ("clip", "winclip", "anoclip", "musc2", "musc", OURS)
 PARTNERS = ("any", "normal", "anomalous")
-AGGREGATIONS = ("minimum", "lowest_third", "median")
+LAYOUTS = ("table", "curve")
 ENGINES = ("local", "ray")
 
 
@@ -27,9 +26,9 @@ class Setting:
 
     Attributes:
         method: One of :data:`METHODS`.
-        num_references: Partners of each image; for ``ours``.
+        num_references: Partners of each image; for ``ours``, as all that follows where nothing else is said.
         partners: Which images may be partners: ``any``, or by their label ``normal`` or ``anomalous`` (Fig. 5b).
-        k_shot: Good training images that are references of every image, beside its partners; for ``ours``.
+        k_shot: Good training images that are references of every image, beside its partners.
         aggregation: How several references are taken together, as in the model.
         lambda_1: λ₁ of Eq. 12.
         lambda_2: λ₂ of Eq. 12.
@@ -37,23 +36,23 @@ class Setting:
         lambda_4: λ₄ of Eq. 13.
         lambda_5: λ₅ of Eq. 13.
         adaptation_steps: Steps of the test-time adaptation; for ``ours`` and ``anoclip``.
-        learning_rate: AdamW's learning rate; for ``ours``.
-        beta: β of the adaptation's loss; for ``ours``.
+        learning_rate: AdamW's learning rate.
+        beta: β of the adaptation's loss.
     """
 
     method: str = MISSING
-    num_references: int = 1
+    num_references: int = ReferenceSettings.num_references
     partners: str = "any"
-    k_shot: int = 0
-    aggregation: str = "minimum"
-    lambda_1: float = 1.0
-    lambda_2: float = 1.5
-    lambda_3: float = 1.0
-    lambda_4: float = 1.0
-    lambda_5: float = 1.0
-    adaptation_steps: int = 2
-    learning_rate: float = 0.001
-    beta: float = 0.5
+    k_shot: int = ReferenceSettings.k_shot
+    aggregation: str = ReferenceSettings.aggregation
+    lambda_1: float = ScoreWeights.lambda_1
+    lambda_2: float = ScoreWeights.lambda_2
+    lambda_3: float = ScoreWeights.lambda_3
+    lambda_4: float = ScoreWeights.lambda_4
+    lambda_5: float = ScoreWeights.lambda_5
+    adaptation_steps: int = AdaptationSettings.steps
+    learning_rate: float = AdaptationSettings.learning_rate
+    beta: float = AdaptationSettings.beta
 
     @property
     def key(self) -> str:
@@ -61,26 +60,41 @@ class Setting:
         relevant = _RELEVANT.get(self.method, ())
         return f"{self.method}({', '.join(f'{name}={getattr(self, name)}' for name in relevant)})"
 
+    @property
+    def references(self) -> ReferenceSettings:
+        """Number and aggregation of the references, as the model has them."""
+        return ReferenceSettings(self.num_references, self.aggregation, self.k_shot)
+
+    @property
+    def weights(self) -> ScoreWeights:
+        """λ₁ … λ₅ as the model has them."""
+        return ScoreWeights(self.lambda_1, self.lambda_2, self.lambda_3, self.lambda_4, self.lambda_5)
+
+    @property
+    def adaptation(self) -> AdaptationSettings:
+        """The adaptation as the model has it."""
+        return AdaptationSettings(self.adaptation_steps, self.learning_rate, self.beta)
+
 
 _RELEVANT = {
     OURS: tuple(each.name for each in fields(Setting) if each.name != "method"),
     "anoclip": ("adaptation_steps",),
 }
-_NUMBERS = tuple(each.name for each in fields(Setting) if each.type in {int, float, "int", "float"})
 
 
 @dataclass
-class StudySettings:
+class Study:
     """A table or a figure of the paper.
 
     Attributes:
         title: Its heading.
-        layout: ``table`` or ``curve``.
-        metrics: Which metrics it shows.
-        rows: Settings by the label that is shown.
-        order: Labels from worst to best, as in the paper, to be checked.
-        published: The paper's figures in per cent: data set, label, metric.
-        x_label: Of a curve.
+        layout: ``table``, or ``curve`` for a table with a figure.
+        metrics: Which of :data:`~benchmarks.paper.results.METRICS` it shows, in the order of the columns.
+        rows: Settings by the label that is shown, in order; a curve's labels are its x values.
+        order: Chains of labels from worse to better, as in the paper, which the report checks.
+        published: The paper's figures by data set, label and metric: per cent, or text such as "92.8 ± 0.2". Labels
+            that are not in ``rows`` are quoted without a measurement.
+        x_label: Name of a curve's x axis.
     """
 
     title: str = MISSING
@@ -90,6 +104,29 @@ class StudySettings:
     order: list[list[str]] = field(default_factory=list)
     published: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     x_label: str = ""
+
+    def published_figure(self, dataset: str, label: str, metric: str) -> float | str | None:
+        """The paper's figure as it is printed, or ``None`` where it has none."""
+        return self.published.get(dataset, {}).get(label, {}).get(metric)
+
+    def quoted_labels(self, dataset: str) -> list[str]:
+        """Labels that only the paper has figures for on a data set."""
+        return [label for label in self.published.get(dataset, {}) if label not in self.rows]
+
+
+def as_number(value: float | str) -> float:
+    """The number of a published value: of "92.8 ± 0.2", 92.8.
+
+    Args:
+        value: A number, or text that begins with one.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text does not begin with a number.
+    """
+    return float(value.partition("±")[0]) if isinstance(value, str) else float(value)
 
 
 @dataclass
@@ -133,7 +170,7 @@ class Plan:
     """
 
     include: list[str] = field(default_factory=list)
-    studies: dict[str, StudySettings] = field(default_factory=dict)
+    studies: dict[str, Study] = field(default_factory=dict)
     data: DataSettings = field(default_factory=DataSettings)
     seeds: list[int] = field(default_factory=lambda: list(range(6)))
     backbone: str = "ViT-B-16-plus-240"
@@ -152,22 +189,6 @@ class Plan:
     def settings(self) -> dict[str, Setting]:
         """All settings of all studies, each once, by key."""
         return {row.key: row for study in self.studies.values() for row in study.rows.values()}
-
-    def studies_to_report(self) -> list[Study]:
-        """The studies as the report wants them."""
-        return [
-            Study(
-                name=name,
-                title=study.title,
-                layout=study.layout,
-                metrics=tuple(study.metrics),
-                rows={label: setting.key for label, setting in study.rows.items()},
-                published=study.published,
-                x_label=study.x_label,
-                order=tuple(tuple(labels) for labels in study.order),
-            )
-            for name, study in self.studies.items()
-        ]
 
     def description(self) -> str:
         """All that decides what a figure means; rows of other descriptions must not be mixed with this one's.
@@ -190,98 +211,30 @@ class Plan:
         )
 
 
-def read_plan(path: Path, changes: list[str]) -> Plan:
-    """Reads a run from YAML.
+def check_plan(plan: Plan) -> None:
+    """Finds mistakes that would otherwise show hours later.
 
     Args:
-        path: The file.
-        changes: ``key=value`` of the command line, such as ``data.root=…`` or ``seeds=[0,1]``.
-
-    Returns:
-        The run.
+        plan: The run.
 
     Raises:
-        ValueError: A file is missing or no YAML, or a key or value is not what it should be.
+        ValueError: A value is not what it should be; the message names it.
     """
-    try:
-        changed = _parse_changes(changes)
-        own = _load(path)
-        included = [_load(path.parent / str(name)) for name in _included(own, path)]
-        # Included files give their studies; all else is this file's.
-        studies = OmegaConf.merge(*(OmegaConf.create({"studies": each.get("studies", {})}) for each in included), {})
-        defaults = {"output": f"results/benchmarks/{path.stem}"}
-        merged = OmegaConf.merge(OmegaConf.structured(Plan), studies, defaults, own, changed)
-        plan: Any = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
-        key = getattr(error, "full_key", None)
-        msg = f"{path}: {f'{key}: ' if key else ''}{' '.join(str(error).partition('full_key:')[0].split())}"
-        raise ValueError(msg) from None
-    names_a_file = plan.pretrained and (Path(plan.pretrained).suffix or Path(plan.pretrained).is_file())
-    if plan.backbone == EMBEDDED and plan.pretrained and not names_a_file:
-        # As load_backbone has it: a tag is ignored, for the embedded weights are the only ones there are.
-        plan.pretrained = EMBEDDED
-    _check(plan, path)
-    return plan
-
-
-def _parse_changes(changes: list[str]) -> DictConfig:
-    for change in changes:
-        try:
-            if "include" in OmegaConf.from_dotlist([change]):
-                msg = f"{change}: include belongs into the file"
-                raise ValueError(msg)
-        except YAMLError as error:
-            msg = f"{change}: {' '.join(str(error).split())}"
-            raise ValueError(msg) from None
-    return OmegaConf.from_dotlist(changes)
-
-
-def _load(path: Path) -> DictConfig:
-    if not path.is_file():
-        msg = f"{path}: there is no such file"
-        raise ValueError(msg)
-    try:
-        content = OmegaConf.load(path)
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
-        raise ValueError(msg) from None
-    if not isinstance(content, DictConfig):
-        msg = f"{path}: expected key: value, got {type(content).__name__}"
-        raise ValueError(msg)
-    return content
-
-
-def _included(own: DictConfig, path: Path) -> ListConfig:
-    names = own.get("include") or ListConfig([])
-    if not isinstance(names, ListConfig):
-        msg = f"{path}: include is {names!r}; expected a list of YAML files"
-        raise ValueError(msg)
-    return names
-
-
-def _check(plan: Plan, path: Path) -> None:
-    try:
-        _check_choices(plan)
-        _check_numbers(plan)
-        _check_the_rest(plan)
-        plan.studies_to_report()
-    except ValueError as error:
-        msg = f"{path}: {error}"
-        raise ValueError(msg) from None
+    _check_choices(plan)
+    _check_numbers(plan)
+    _check_the_rest(plan)
+    for name, study in plan.studies.items():
+        for label, row in study.rows.items():
+            _check_row(f"studies.{name}.rows.{label}", row)
+        _check_labels_and_figures(name, study)
 
 
 def _check_choices(plan: Plan) -> None:
-    for what, value, choices in (
-        ("engine", plan.engine, ENGINES),
-        *((f"studies.{name}.layout", study.layout, ("table", "curve")) for name, study in plan.studies.items()),
-        *((f"studies.{name}.metrics", each, METRICS) for name, study in plan.studies.items() for each in study.metrics),
-        *((f"{name}.method", row.method, METHODS) for name, row in _rows(plan)),
-        *((f"{name}.partners", row.partners, PARTNERS) for name, row in _rows(plan)),
-        *((f"{name}.aggregation", row.aggregation, AGGREGATIONS) for name, row in _rows(plan)),
-    ):
-        if value not in choices:
-            msg = f"{what} is {value!r}; expected one of {', '.join(choices)}"
-            raise ValueError(msg)
+    _require_choice("engine", plan.engine, ENGINES)
+    for name, study in plan.studies.items():
+        _require_choice(f"studies.{name}.layout", study.layout, LAYOUTS)
+        for metric in study.metrics:
+            _require_choice(f"studies.{name}.metrics", metric, METRICS)
 
 
 def _check_numbers(plan: Plan) -> None:
@@ -294,7 +247,6 @@ def _check_numbers(plan: Plan) -> None:
         *(("seeds", seed, 0) for seed in plan.seeds),
         ("number of studies", len(plan.studies), 1),
         *((f"number of studies.{name}.rows", len(study.rows), 1) for name, study in plan.studies.items()),
-        *((f"{name}.{each}", getattr(row, each), 0) for name, row in _rows(plan) for each in _NUMBERS),
     ):
         # So that NaN is refused, too.
         if not number >= least:
@@ -319,10 +271,42 @@ def _check_the_rest(plan: Plan) -> None:
         raise ValueError(msg)
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, Setting]]:
-    for name, study in plan.studies.items():
-        for label, row in study.rows.items():
-            yield f"studies.{name}.rows.{label}", row
+def _check_row(name: str, row: Setting) -> None:
+    _require_choice(f"{name}.method", row.method, METHODS)
+    _require_choice(f"{name}.partners", row.partners, PARTNERS)
+    try:
+        _ = row.references, row.weights, row.adaptation
+    except ValueError as error:
+        msg = f"{name}: {error}"
+        raise ValueError(msg) from None
+
+
+def _check_labels_and_figures(name: str, study: Study) -> None:
+    if unknown := set(chain(*study.order)) - set(study.rows):
+        msg = f"studies.{name}.order names what is not in rows: {', '.join(sorted(unknown))}"
+        raise ValueError(msg)
+    quoted = [(label, figures) for labels in study.published.values() for label, figures in labels.items()]
+    for _, figures in quoted:
+        for metric, figure in figures.items():
+            _require_choice(f"studies.{name}.published", metric, METRICS)
+            _require_number(f"studies.{name}.published", figure)
+    if study.layout == "curve":
+        for label in (*study.rows, *(label for label, _ in quoted)):
+            _require_number(f"a label of studies.{name}", label)
+
+
+def _require_choice(what: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        msg = f"{what} is {value!r}; expected one of {', '.join(choices)}"
+        raise ValueError(msg)
+
+
+def _require_number(what: str, value: Any) -> None:
+    try:
+        as_number(value)
+    except (TypeError, ValueError):
+        msg = f"{what}: {value!r} is not a number"
+        raise ValueError(msg) from None
 
 
 def _digest(path: Path) -> str:

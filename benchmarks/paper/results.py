@@ -1,27 +1,33 @@
-"""The file that a benchmark's jobs write their results to, one JSON line a job, and that survives ``kill -9``.
-
-The first line is a header that says which benchmark the rows belong to. Every row is written by one call and forced to
-the disk under a lock, so several processes may append at once; a line that was torn nevertheless is cut off.
-"""
+"""The file that a benchmark keeps its rows in: an SQLite database, which several processes and ``kill -9`` may meet."""
 
 import difflib
-import fcntl
-import json
-import os
+import math
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from io import FileIO
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import pandas as pd
 
 METRICS = ("pixel_AUROC", "pixel_F1Max", "pixel_AUPRO", "image_AUROC", "image_F1Max", "image_AUPR")
-HEADER_START = b'{"fingerprint": '
+KEY = ("dataset", "category", "setting", "seed")
+COLUMNS = (*KEY, *METRICS, "seconds", "error")
+
+_SCHEMA = (
+    "CREATE TABLE run (description TEXT NOT NULL)",
+    f"CREATE TABLE rows ({', '.join(COLUMNS)}, PRIMARY KEY ({', '.join(KEY)}))",
+    "CREATE TABLE times (seconds, seconds_alone)",
+)
+_TABLES = {"run", "rows", "times"}
+_PATIENCE = 60
+"""Seconds to wait for other processes that write."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The result of one job.
+    """How well a setting does on a category with a seed.
 
     Attributes:
         dataset: Name of the data set, such as "MVTecAD".
@@ -30,7 +36,7 @@ class Row:
         seed: The seed.
         metrics: Fractions in 0..1 by their names in :data:`METRICS`; one that cannot be computed is missing.
         seconds: Wall-clock time.
-        error: Why the job failed; then there are no metrics.
+        error: Why it failed; then there are no metrics.
     """
 
     dataset: str
@@ -42,9 +48,22 @@ class Row:
     error: str | None = None
 
     @property
-    def job(self) -> tuple[str, str, str, int]:
+    def key(self) -> tuple[str, str, str, int]:
         """What was run: data set, category, setting and seed."""
         return self.dataset, self.category, self.setting, self.seed
+
+
+class Spent(NamedTuple):
+    """What a job took.
+
+    Attributes:
+        seconds: Seconds in all.
+        seconds_alone: What they would have been with every setting run alone: its own reading, tower passes and text,
+            shared by its seeds only. A sum of measured parts.
+    """
+
+    seconds: float
+    seconds_alone: float
 
 
 class ResultsMismatchError(ValueError):
@@ -52,140 +71,114 @@ class ResultsMismatchError(ValueError):
 
 
 class ResultsFile:
-    """Rows of one benchmark on the disk.
+    """Rows of one benchmark on the disk. What has been added is there, whatever happens to the process afterwards.
 
     Args:
         path: The file; it and its folder are made where they do not exist.
-        fingerprint: What must be equal for rows to be comparable.
-        description: The same in lines that people can read; shown where fingerprints differ.
+        description: All that must be equal for rows to be comparable, in lines that people can read.
 
     Raises:
-        ResultsMismatchError: If the file has another fingerprint or is no results file; it is left as it is.
+        ResultsMismatchError: The file has another description or is no results file; it is left as it is.
+        OSError: The file cannot be made or written.
     """
 
-    def __init__(self, path: Path, fingerprint: str, description: str) -> None:
+    def __init__(self, path: Path, description: str) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        with _locked(path) as file:
-            header = _read_header(path, file.readall())
-            if header is None:
-                file.truncate(0)
-                _write_line(file, {"fingerprint": fingerprint, "description": description})
-            elif header["fingerprint"] != fingerprint:
-                raise ResultsMismatchError(_explain_mismatch(path, header, fingerprint, description))
+        with self._transaction() as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                for statement in _SCHEMA:
+                    database.execute(statement)
+                database.execute("INSERT INTO run VALUES (?)", [description])
+            elif tables != _TABLES:
+                raise ResultsMismatchError(_not_ours(path))
             else:
-                _cut_torn_lines(file)
+                ((there,),) = database.execute("SELECT description FROM run")
+                if there != description:
+                    raise ResultsMismatchError(_explain_mismatch(path, there, description))
 
-    def rows(self) -> list[Row]:
-        """Reads the rows; of several for the same job, the last one counts.
+    def rows(self) -> pd.DataFrame:
+        """Reads the rows, in the order in which they were added.
 
         Returns:
-            The rows, in the order in which their jobs were first written.
+            A line for each row with the columns :data:`COLUMNS`; a metric that is missing is NaN.
 
         Raises:
-            ValueError: If a line in the middle of the file is not a row.
+            OSError: The file cannot be read.
         """
-        with _locked(self.path) as file:
-            content = file.readall()
-        lines = content[: _sound_length(content)].splitlines()[1:]
-        rows = (_parse_row(self.path, number, line) for number, line in enumerate(lines, start=2))
-        return list({row.job: row for row in rows}.values())
+        rows = self._read("SELECT * FROM rows ORDER BY rowid")
+        return rows.astype({"seed": int, **dict.fromkeys(METRICS, float)})
 
-    def append(self, row: Row) -> None:
-        """Adds a row; when this returns, it is on the disk.
+    def add(self, row: Row) -> None:
+        """Adds a row, in the place of an earlier one of the same key.
 
         Args:
             row: The row.
 
         Raises:
-            ValueError: If a number is not finite.
-            OSError: If the disk is full, or the file has been deleted.
+            ValueError: A number is not finite.
+            OSError: The disk is full, or the file has been deleted.
         """
-        with _locked(self.path) as file:
-            # Another process may have been killed since this one opened the file.
-            _cut_torn_lines(file)
-            _write_line(file, asdict(row))
+        if not all(map(math.isfinite, (*row.metrics.values(), row.seconds))):
+            msg = f"a figure of {row} is not finite"
+            raise ValueError(msg)
+        values = [*row.key, *map(row.metrics.get, METRICS), row.seconds, row.error]
+        with self._transaction() as database:
+            database.execute(f"INSERT OR REPLACE INTO rows VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
 
     def done(self) -> set[tuple[str, str, str, int]]:
-        """Jobs that need not run again: data set, category, setting and seed of rows without an error."""
-        return {row.job for row in self.rows() if row.error is None}
+        """Keys of the rows without an error, which need not be run again."""
+        rows = self.rows()
+        return set(rows.loc[rows.error.isna(), list(KEY)].itertuples(index=False, name=None))
+
+    def add_spent(self, spent: Spent) -> None:
+        """Keeps what a job took.
+
+        Args:
+            spent: Its seconds.
+
+        Raises:
+            OSError: The disk is full, or the file has been deleted.
+        """
+        with self._transaction() as database:
+            database.execute("INSERT INTO times VALUES (?, ?)", spent)
+
+    def spent(self) -> pd.DataFrame:
+        """What all jobs of the benchmark took, also those of earlier calls: a line a job, with the fields of Spent."""
+        return self._read("SELECT * FROM times")
+
+    def _read(self, query: str) -> pd.DataFrame:
+        with self._transaction() as database:
+            return pd.read_sql_query(query, database)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # Not made anew where it has been deleted: it would lack its tables.
+        address = f"{self.path.absolute().as_uri()}?mode=rw"
+        try:
+            with closing(sqlite3.connect(address, _PATIENCE, isolation_level=None, uri=True)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            msg = f"{self.path}: {error}"
+            raise OSError(msg) from error
+        except sqlite3.DatabaseError as error:
+            raise ResultsMismatchError(_not_ours(self.path)) from error
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[FileIO]:
-    # Unbuffered, a write is one call of the system; closing gives the lock back, and so does dying.
-    with FileIO(path, "rb+", opener=lambda name, flags: os.open(name, flags | os.O_APPEND)) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+def _not_ours(path: Path) -> str:
+    return f"{path} is not a results file of a benchmark; choose another output=…"
 
 
-def _write_line(file: FileIO, content: dict[str, Any]) -> None:
-    line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    if file.write(line) != len(line):
-        raise OSError(f"only a part of a line could be written to {file.name!r}; is the disk full?")
-    os.fsync(file.fileno())
-
-
-def _cut_torn_lines(file: FileIO) -> None:
-    file.seek(0)
-    content = file.readall()
-    length = _sound_length(content)
-    if length < len(content):
-        file.truncate(length)
-
-
-def _sound_length(content: bytes) -> int:
-    """Length up to the end of the last line that is complete and JSON."""
-    end = content.rfind(b"\n") + 1
-    while end:
-        start = content.rfind(b"\n", 0, end - 1) + 1
-        if _is_json(content[start:end]):
-            break
-        end = start
-    return end
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_header(path: Path, content: bytes) -> dict[str, str] | None:
-    """The header, or ``None`` for a file that is empty or whose header was torn."""
-    # After a power cut, a file may have its length, but zeros for its content.
-    if not content.strip(b"\0"):
-        return None
-    first, newline, _ = content.partition(b"\n")
-    is_ours = first.startswith(HEADER_START) and _is_json(first) if newline else _may_begin(first)
-    if not is_ours:
-        raise ResultsMismatchError(f"{path} is not a results file of a benchmark; choose another output=…")
-    return json.loads(first) if newline else None
-
-
-def _may_begin(line: bytes) -> bool:
-    return line.startswith(HEADER_START) or HEADER_START.startswith(line)
-
-
-def _explain_mismatch(path: Path, header: dict[str, str], fingerprint: str, description: str) -> str:
-    lines = difflib.ndiff(header["description"].splitlines(), description.splitlines())
-    changes = [line for line in lines if line.startswith(("- ", "+ "))]
-    if not changes:
-        changes = [f"- fingerprint: {header['fingerprint']}", f"+ fingerprint: {fingerprint}"]
+def _explain_mismatch(path: Path, there: str, description: str) -> str:
+    lines = difflib.ndiff(there.splitlines(), description.splitlines())
     return "\n".join(
         [
             f"{path} holds the results of another benchmark; - is what it says, + what is to run now:",
-            *(f"  {line}" for line in changes),
+            *(f"  {line}" for line in lines if line.startswith(("- ", "+ "))),
             "Choose another output=… or delete the file.",
         ]
     )
-
-
-def _parse_row(path: Path, number: int, line: bytes) -> Row:
-    try:
-        return Row(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}, line {number}, is not a row of results: {error}") from error

@@ -1,12 +1,11 @@
 """Figures of how metrics change with a number, such as that of references or of steps."""
 
-import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.paper.report.study import Study
+from benchmarks.paper.plan import Study
 from benchmarks.paper.report.summary import Summary
 
 KINDS = ("pixel", "image")
@@ -39,28 +38,23 @@ def _draw_panel(axes: Axes, study: Study, summary: Summary, kind: str) -> None:
     metrics = [metric for metric in study.metrics if metric.startswith(kind)]
     for index, metric in enumerate(metrics):
         name, colour = metric.removeprefix(f"{kind}_"), f"C{index}"
-        measured = sorted((float(label), means[metric]) for label, means in summary.means.items() if metric in means)
-        if measured:
+        means = summary.means.xs(metric, level="metric")
+        points = means.set_axis(means.index.astype(float)).sort_index()
+        measured, published = points.dropna(subset="mean"), points.published.dropna()
+        if len(measured):
             axes.errorbar(
-                [x for x, _ in measured],
-                [mean.value for _, mean in measured],
-                yerr=[math.nan if mean.spread is None else mean.spread for _, mean in measured],
+                measured.index,
+                measured["mean"],
+                yerr=measured.standard_deviation,
                 color=colour,
                 marker="o",
                 markersize=4,
                 capsize=3,
                 label=name,
             )
-        if published := _published_points(study, summary.dataset, metric):
+        if len(published):
             # A plain line would come before all measured ones in the legend.
-            axes.errorbar(
-                [x for x, _ in published],
-                [value for _, value in published],
-                color=colour,
-                marker="x",
-                linestyle="--",
-                label=f"{name}, paper",
-            )
+            axes.errorbar(published.index, published, color=colour, marker="x", linestyle="--", label=f"{name}, paper")
     axes.set_title(f"{summary.dataset}, {kind} metrics", fontsize=11)
     axes.set_xlabel(study.x_label)
     axes.set_ylabel("mean over categories (per cent)")
@@ -68,8 +62,3 @@ def _draw_panel(axes: Axes, study: Study, summary: Summary, kind: str) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9, frameon=False)
-
-
-def _published_points(study: Study, dataset: str, metric: str) -> list[tuple[float, float]]:
-    values = {label: study.published_value(dataset, label, metric) for label in study.published.get(dataset, {})}
-    return sorted((float(label), value) for label, value in values.items() if value is not None)

@@ -1,17 +1,20 @@
 """The parts of the report that are text: tables of figures and the sentences around them."""
 
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 
-from benchmarks.paper.report.order import check_order
-from benchmarks.paper.report.study import Study
-from benchmarks.paper.report.summary import Mean, Summary
-from benchmarks.paper.results import Row
+import pandas as pd
+
+from benchmarks.paper.plan import Study
+from benchmarks.paper.report.summary import Summary
+from benchmarks.paper.results import KEY
 
 NOTHING = "–"
 RIGHT = "---:"
 
 
-def grid(header: list[str], lines: list[list[str]], alignment: str = "---") -> str:
+def grid(header: list[str], lines: Iterable[list[str]], alignment: str = "---") -> str:
     """A table in Markdown.
 
     Args:
@@ -44,11 +47,11 @@ def signed(difference: float) -> str:
     return "0.0" if text in {"+0.0", "−0.0"} else text
 
 
-def with_spread(mean: Mean | None) -> str:
+def with_spread(mean: float, spread: float) -> str:
     """A mean with one decimal and, of several seeds, its standard deviation."""
-    if mean is None:
+    if pd.isna(mean):
         return NOTHING
-    return f"{mean.value:.1f}" + ("" if mean.spread is None else f" ± {mean.spread:.1f}")
+    return f"{mean:.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}")
 
 
 def overall_table(study: Study, summary: Summary) -> str:
@@ -64,15 +67,30 @@ def overall_table(study: Study, summary: Summary) -> str:
     Returns:
         The table.
     """
-    marks = {metric: _marks(summary, metric) for metric in study.metrics}
+    means = summary.means
+    measured = [with_spread(*each) for each in zip(means["mean"], means.standard_deviation, strict=True)]
+    marks = means["mean"].groupby("metric").transform(_marks)
+    cells = pd.Series([mark.format(text) for mark, text in zip(marks, measured, strict=True)], means.index)
+    for (label, metric), difference in means.difference[means.published.notna()].items():
+        figure = study.published_figure(summary.dataset, label, metric)
+        quoted = f"{figure:.1f}" if isinstance(figure, float | int) else escape(str(figure))
+        if label in study.rows:
+            shown = "" if pd.isna(difference) else f" ({signed(difference)})"
+            cells[label, metric] += f"<br>paper {quoted}{shown}"
+        else:
+            cells[label, metric] = quoted
     lines = [
-        [escape(label), *(_cell(study, summary, label, metric, marks[metric]) for metric in study.metrics)]
-        for label in study.rows
+        [escape(label) + ("" if label in study.rows else " (paper)"), *cells[label]]
+        for label in means.index.unique("row")
     ]
-    published = study.published.get(summary.dataset, {})
-    for label in study.quoted_labels(summary.dataset):
-        lines.append([f"{escape(label)} (paper)", *(_quoted(published[label].get(metric)) for metric in study.metrics)])
     return grid([study.x_label, *map(metric_name, study.metrics)], lines, RIGHT)
+
+
+def _marks(means: pd.Series) -> pd.Series:
+    """Templates of the best and second-best values."""
+    ranks = means.map("{:.1f}".format, na_action="ignore").astype(float).rank(method="dense", ascending=False)
+    templates = {1: "**{}**", 2: "<u>{}</u>"} if means.count() > 1 else {}
+    return pd.Series([templates.get(rank, "{}") for rank in ranks], means.index)
 
 
 def category_tables(study: Study, summary: Summary) -> str:
@@ -85,14 +103,19 @@ def category_tables(study: Study, summary: Summary) -> str:
     Returns:
         HTML and Markdown.
     """
-    labels = list(study.rows)
+    figures = summary.by_category
+    cells = pd.Series(
+        [with_spread(*each) for each in zip(figures["mean"], figures.standard_deviation, strict=True)],
+        figures.index,
+        dtype=object,
+    )
     parts = []
     for metric in [metric for metric in study.metrics if metric.endswith("_AUROC")] or study.metrics[:1]:
         lines = [
-            [escape(category), *(with_spread(by_label.get(label, {}).get(metric)) for label in labels)]
-            for category, by_label in summary.by_category.items()
+            [escape(category), *(cells.get((category, label, metric), NOTHING) for label in study.rows)]
+            for category in summary.categories
         ]
-        parts.append(grid([metric_name(metric), *map(escape, labels)], lines, RIGHT))
+        parts.append(grid([metric_name(metric), *map(escape, study.rows)], lines, RIGHT))
     return "\n\n".join(["<details><summary>Categories</summary>", *parts, "</details>"])
 
 
@@ -106,14 +129,18 @@ def gaps(summary: Summary) -> str:
         One line.
     """
     sentences = []
-    if summary.missing:
-        missing = "; ".join(_absent(label, absent) for label, absent in summary.missing.items())
+    if len(summary.missing):
+        missing = "; ".join(
+            f"{escape(label)}: "
+            + ", ".join(f"{escape(name)} ({_seeds(some.seed)})" for name, some in absent.groupby("category"))
+            for label, absent in summary.missing.groupby("row", observed=True)
+        )
         sentences.append(
             f"The means are over the {len(summary.complete)} of {len(summary.categories)} categories that every row "
             f"has with all its seeds. Missing: {missing}."
         )
-    for label, seeds in summary.lost_seeds.items():
-        sentences.append(f"{escape(label)} has no result of {_seeds(seeds)} on any category.")
+    for label, lost in summary.lost_seeds.groupby("row", observed=True):
+        sentences.append(f"{escape(label)} has no result of {_seeds(lost.seed)} on any category.")
     if summary.without_value:
         lacking = (
             f"{metric_name(metric)}: {escape(', '.join(categories))}"
@@ -125,13 +152,14 @@ def gaps(summary: Summary) -> str:
     return " ".join(sentences)
 
 
-def order_table(study: Study, rows: list[Row], dataset: str) -> str:
+def order_table(study: Study, summary: Summary) -> str:
     """Whether the methods come out in the paper's order, neighbour by neighbour, beside the paper's own differences.
+
+    The order holds where a mean is larger than that of the label before; labels without one are left out.
 
     Args:
         study: A study with chains.
-        rows: Rows of any studies.
-        dataset: The data set.
+        summary: Its figures on a data set.
 
     Returns:
         The table.
@@ -139,9 +167,12 @@ def order_table(study: Study, rows: list[Row], dataset: str) -> str:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for chain in study.order:
         for metric in study.metrics:
-            for worse, better, difference in check_order(study, rows, dataset, metric, chain):
-                verdict = _verdict(difference) + _published_difference(study, dataset, worse, better, metric)
-                cells.setdefault((worse, better), {})[metric] = verdict
+            measured = summary.means.xs(metric, level="metric").loc[chain].dropna(subset="mean")
+            steps = measured[["mean", "published"]].diff()[1:]
+            for pair, step, published in zip(pairwise(measured.index), steps["mean"], steps.published, strict=True):
+                verdict = "holds" if step > 0 else "does not hold"
+                paper = "" if pd.isna(published) else f" (paper {signed(published)})"
+                cells.setdefault(pair, {})[metric] = f"{verdict}: {signed(step)}{paper}"
     lines = [
         [f"{escape(worse)} \\< {escape(better)}", *(verdicts.get(metric, NOTHING) for metric in study.metrics)]
         for (worse, better), verdicts in cells.items()
@@ -149,8 +180,8 @@ def order_table(study: Study, rows: list[Row], dataset: str) -> str:
     return grid(["", *map(metric_name, study.metrics)], lines, RIGHT)
 
 
-def failed_jobs(rows: list[Row]) -> str:
-    """The jobs that failed, with their reasons.
+def failed_rows(rows: pd.DataFrame) -> str:
+    """The rows that failed, with their reasons.
 
     Args:
         rows: Rows of any studies.
@@ -158,50 +189,10 @@ def failed_jobs(rows: list[Row]) -> str:
     Returns:
         A table, or a sentence where none failed.
     """
-    lines = [
-        [*map(escape, (row.dataset, row.category, row.setting)), str(row.seed), escape(row.error)]
-        for row in rows
-        if row.error is not None
-    ]
+    failed = rows.loc[rows.error.notna(), [*KEY, "error"]].astype(str)
+    lines = [[*map(escape, line)] for line in failed.itertuples(index=False)]
     return grid(["data set", "category", "setting", "seed", "reason"], lines) if lines else "No job failed."
 
 
-def _cell(study: Study, summary: Summary, label: str, metric: str, marks: dict[str, str]) -> str:
-    mean = summary.means.get(label, {}).get(metric)
-    text = marks.get(label, "{}").format(with_spread(mean))
-    value = study.published_value(summary.dataset, label, metric)
-    if value is None:
-        return text
-    difference = "" if mean is None else f" ({signed(mean.value - value)})"
-    return f"{text}<br>paper {_quoted(study.published[summary.dataset][label][metric])}{difference}"
-
-
-def _marks(summary: Summary, metric: str) -> dict[str, str]:
-    """Templates of the best and second-best labels."""
-    shown = {label: f"{means[metric].value:.1f}" for label, means in summary.means.items() if metric in means}
-    ranked = sorted(set(shown.values()), key=float, reverse=True)
-    templates = dict(zip(ranked[:2], ("**{}**", "<u>{}</u>"), strict=False))
-    return {label: templates[text] for label, text in shown.items() if text in templates} if len(shown) > 1 else {}
-
-
-def _quoted(value: float | str | None) -> str:
-    if value is None:
-        return NOTHING
-    return escape(value) if isinstance(value, str) else f"{value:.1f}"
-
-
-def _verdict(difference: float) -> str:
-    return f"holds: {signed(difference)}" if difference > 0 else f"does not hold: {signed(difference)}"
-
-
-def _published_difference(study: Study, dataset: str, worse: str, better: str, metric: str) -> str:
-    low, high = (study.published_value(dataset, label, metric) for label in (worse, better))
-    return "" if low is None or high is None else f" (paper {signed(high - low)})"
-
-
-def _absent(label: str, absent: dict[str, tuple[int, ...]]) -> str:
-    return f"{escape(label)}: " + ", ".join(f"{escape(name)} ({_seeds(seeds)})" for name, seeds in absent.items())
-
-
-def _seeds(seeds: tuple[int, ...]) -> str:
-    return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds))
+def _seeds(seeds: pd.Series) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, sorted(seeds)))

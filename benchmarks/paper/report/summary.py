@@ -1,76 +1,60 @@
 """Means over categories and spreads over seeds, and what had to be left out of them."""
 
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
 
-from benchmarks.paper.report.study import Study
-from benchmarks.paper.results import Row
+import pandas as pd
 
-# Metrics by label, category and seed, of the jobs that succeeded.
-Values: TypeAlias = dict[str, dict[str, dict[int, dict[str, float]]]]
+from benchmarks.paper.plan import Study, as_number
 
-
-class Mean(NamedTuple):
-    """A mean over seeds.
-
-    Attributes:
-        value: Per cent.
-        spread: Standard deviation (of a sample, ddof 1) in per cent; ``None`` with a single seed.
-        seeds: How many seeds there are.
-    """
-
-    value: float
-    spread: float | None
-    seeds: int
+_STATISTICS = {"mean": "mean", "standard_deviation": "std", "seeds": "count"}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A study's figures on one data set.
+    """A study's figures on one data set. Labels stand in the study's order, in columns and indices named ``row``.
 
     Attributes:
         dataset: The data set.
-        categories: All categories that a job of the study was run on, sorted.
+        categories: All categories that the study was run on, sorted.
         complete: Those that every measured label has all its seeds of.
-        averaged: For each metric, the complete categories that have a value; all means of it are taken over these.
-        means: Means over ``averaged`` by label and metric; a label or metric without any value is missing.
-        by_category: Means of single categories by category, label and metric, of whatever seeds there are.
-        missing: Seeds without a result by label and category.
-        lost_seeds: By label, seeds that were tried, but have a result on no category; they are not in ``missing``.
-        without_value: By metric, categories that were measured, but have no value for it.
+        means: Figures in per cent by ``row`` and ``metric``, of the study's labels and then of those that only the
+            paper has: ``mean`` and ``standard_deviation`` (of a sample, ddof 1) over as many ``seeds``, each a mean
+            over as many ``categories``; the paper's figure (``published``), and the ``difference`` between mean and
+            that. What does not exist is missing.
+        by_category: ``mean`` and ``standard_deviation`` by ``category``, ``row`` and ``metric``, of whatever seeds
+            there are.
+        missing: A line for each ``row``, ``category`` and ``seed`` without a result.
+        lost_seeds: ``row`` and ``seed`` that were tried, but have a result on no category; they are not in ``missing``.
+        without_value: Categories that were measured, but have no value for a metric, by metric.
         unmeasured: Labels that have no result at all.
     """
 
     dataset: str
-    categories: tuple[str, ...]
-    complete: tuple[str, ...]
-    averaged: dict[str, tuple[str, ...]]
-    means: dict[str, dict[str, Mean]]
-    by_category: dict[str, dict[str, dict[str, Mean]]]
-    missing: dict[str, dict[str, tuple[int, ...]]]
-    lost_seeds: dict[str, tuple[int, ...]]
-    without_value: dict[str, tuple[str, ...]]
-    unmeasured: tuple[str, ...]
+    categories: list[str]
+    complete: list[str]
+    means: pd.DataFrame
+    by_category: pd.DataFrame
+    missing: pd.DataFrame
+    lost_seeds: pd.DataFrame
+    without_value: dict[str, list[str]]
+    unmeasured: list[str]
 
 
-def datasets_of(study: Study, rows: list[Row]) -> list[str]:
+def datasets_of(study: Study, rows: pd.DataFrame) -> list[str]:
     """Data sets that a study has rows for.
 
     Args:
         study: The study.
-        rows: Rows of any studies.
+        rows: Rows of any studies, see :meth:`benchmarks.paper.results.ResultsFile.rows`.
 
     Returns:
         Their names, in the order of the rows.
     """
-    settings = set(study.rows.values())
-    return list(dict.fromkeys(row.dataset for row in rows if row.setting in settings))
+    return list(rows.dataset[rows.setting.isin(_labels(study).setting)].unique())
 
 
-def summarise(study: Study, rows: list[Row], dataset: str) -> Summary:
+def summarise(study: Study, rows: pd.DataFrame, dataset: str) -> Summary:
     """Averages a study's rows on one data set.
 
     For every seed, the mean over categories is taken; then mean and standard deviation over seeds. So that the means
@@ -79,93 +63,57 @@ def summarise(study: Study, rows: list[Row], dataset: str) -> Summary:
 
     Args:
         study: The study.
-        rows: Rows of any studies, one a job.
+        rows: Rows of any studies, see :meth:`benchmarks.paper.results.ResultsFile.rows`.
         dataset: The data set.
 
     Returns:
         The summary.
     """
-    tried = {label: _of_setting(rows, dataset, setting) for label, setting in study.rows.items()}
-    categories = tuple(sorted({row.category for jobs in tried.values() for row in jobs}))
-    values = {label: found for label, jobs in tried.items() if (found := _successful(jobs))}
-    seeds = {label: sorted(set().union(*by_category.values())) for label, by_category in values.items()}
-    missing = {
-        label: {
-            category: absent
-            for category in categories
-            if (absent := tuple(seed for seed in seeds[label] if seed not in values[label].get(category, {})))
-        }
-        for label in values
-    }
-    complete = tuple(name for name in categories if not any(name in absent for absent in missing.values()))
-    averaged = {
-        metric: tuple(category for category in complete if _has(values, category, metric)) for metric in study.metrics
-    }
+    tried = _labels(study).merge(rows[rows.dataset == dataset], on="setting")
+    found = tried[tried.error.isna()]
+    missing = _without(found[["row", "seed"]].merge(tried[["category"]].drop_duplicates(), how="cross"), found)
+    categories = sorted(tried.category.unique())
+    complete = [category for category in categories if category not in set(missing.category)]
+    values = found.melt(["row", "category", "seed"], study.metrics, "metric")
+    values["value"] *= 100
+    lacking = values[values.value.isna()]
     return Summary(
         dataset=dataset,
         categories=categories,
         complete=complete,
-        averaged=averaged,
-        means={label: _overall(values[label], seeds[label], averaged) for label in values},
-        by_category={category: _of_category(values, category, study.metrics) for category in categories},
-        missing={label: absent for label, absent in missing.items() if absent},
-        lost_seeds={
-            label: lost
-            for label in values
-            if (lost := tuple(sorted({row.seed for row in tried[label]} - {*seeds[label]})))
-        },
+        means=_means(study, dataset, _without(values[values.category.isin(complete)], lacking[["category", "metric"]])),
+        by_category=values.groupby(["category", "row", "metric"], observed=True).value.agg(**_STATISTICS),
+        missing=missing,
+        lost_seeds=_without(tried.loc[tried.row.isin(found.row), ["row", "seed"]], found),
         without_value={
-            metric: lacking
+            metric: sorted(some.unique())
             for metric in study.metrics
-            if (lacking := tuple(category for category in categories if not _has(values, category, metric)))
+            if len(some := lacking.category[lacking.metric == metric])
         },
-        unmeasured=tuple(label for label in study.rows if label not in values),
+        unmeasured=[label for label in study.rows if label not in set(found.row)],
     )
 
 
-def _of_setting(rows: list[Row], dataset: str, setting: str) -> list[Row]:
-    return [row for row in rows if (row.dataset, row.setting) == (dataset, setting)]
+def _labels(study: Study) -> pd.DataFrame:
+    labels = pd.CategoricalIndex(study.rows, categories=list(study.rows))
+    return pd.DataFrame({"row": labels, "setting": [setting.key for setting in study.rows.values()]})
 
 
-def _successful(jobs: list[Row]) -> dict[str, dict[int, dict[str, float]]]:
-    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
-    for row in jobs:
-        if row.error is None:
-            found[row.category][row.seed] = row.metrics
-    return dict(found)
+def _without(lines: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Different lines that have no equal in others, in the columns that both have."""
+    shared = [column for column in lines if column in others]
+    joined = lines.drop_duplicates().merge(others[shared].drop_duplicates(), how="left", on=shared, indicator=True)
+    return joined[joined["_merge"] == "left_only"].drop(columns="_merge")
 
 
-def _has(values: Values, category: str, metric: str) -> bool:
-    """Whether no job on a category that succeeded lacks a metric."""
-    return all(
-        metric in metrics for by_category in values.values() for metrics in by_category.get(category, {}).values()
-    )
-
-
-def _overall(
-    by_category: dict[str, dict[int, dict[str, float]]], seeds: list[int], averaged: dict[str, tuple[str, ...]]
-) -> dict[str, Mean]:
-    return {
-        metric: _mean(
-            statistics.fmean(by_category[category][seed][metric] for category in categories) for seed in seeds
-        )
-        for metric, categories in averaged.items()
-        if categories
-    }
-
-
-def _of_category(values: Values, category: str, metrics: tuple[str, ...]) -> dict[str, dict[str, Mean]]:
-    return {
-        label: {
-            metric: _mean(found)
-            for metric in metrics
-            if (found := [job[metric] for job in by_category.get(category, {}).values() if metric in job])
-        }
-        for label, by_category in values.items()
-    }
-
-
-def _mean(fractions: Iterable[float]) -> Mean:
-    per_cent = [100 * fraction for fraction in fractions]
-    spread = statistics.stdev(per_cent) if len(per_cent) > 1 else None
-    return Mean(statistics.fmean(per_cent), spread, len(per_cent))
+def _means(study: Study, dataset: str, values: pd.DataFrame) -> pd.DataFrame:
+    labels = [*study.rows, *study.quoted_labels(dataset)]
+    lines = pd.MultiIndex.from_product([labels, study.metrics], names=["row", "metric"])
+    by_seed = values.groupby(["row", "metric", "seed"], observed=True).value.mean()
+    means = by_seed.groupby(["row", "metric"], observed=True).agg(**_STATISTICS)
+    means["categories"] = values.groupby(["row", "metric"], observed=True).category.nunique()
+    means = means.reindex(lines).astype({"seeds": "Int64", "categories": "Int64"})
+    figures = [study.published_figure(dataset, *line) for line in lines]
+    means["published"] = [math.nan if figure is None else as_number(figure) for figure in figures]
+    means["difference"] = means["mean"] - means.published
+    return means

@@ -6,14 +6,15 @@ import torch
 from PIL import Image
 
 from benchmarks.paper import category_job
-from benchmarks.paper.category_job import Examples, Spent, Wanted, run_job
+from benchmarks.paper.category_job import Examples, Wanted, run_job
 from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.images import load_images
 from benchmarks.paper.methods import score
-from benchmarks.paper.metrics import measure
+from benchmarks.paper.metrics import compute_metrics
 from benchmarks.paper.plan import Plan, Setting
 from benchmarks.paper.report.sheet import draw_sheet
-from benchmarks.paper.results import METRICS, Row
+from benchmarks.paper.results import METRICS, Row, Spent
+from dual_image_clip.hooks import UnusableImageError
 
 SETTINGS = [
     Setting("clip"),
@@ -39,21 +40,21 @@ def by_kind(outcomes, kind):
 def test_every_row_is_what_its_setting_and_seed_give_alone(plan, tiny):
     outcomes = list(run_job(plan, "bottle", wanted(plan), tiny, with_examples=False))
     rows = by_kind(outcomes, Row)
-    assert {row.job for row in rows} == {
+    assert {row.key for row in rows} == {
         ("MVTecAD", "bottle", setting.key, seed) for setting in SETTINGS for seed in plan.seeds
     }
     assert len(rows) == len(SETTINGS) * len(plan.seeds)
     assert all(row.error is None and row.seconds >= 0 and set(row.metrics) == set(METRICS) for row in rows)
     images = load_images(plan.data, "bottle", 64)
     for setting, seed in wanted(plan):
-        alone = measure(score(CategoryFeatures(images, tiny, 32), setting, seed), images)
+        alone = compute_metrics(score(CategoryFeatures(images, tiny, 32), setting, seed), images)
         (row,) = (row for row in rows if (row.setting, row.seed) == (setting.key, seed))
         assert row.metrics == pytest.approx(alone, abs=1e-6)
 
 
 def test_what_no_seed_changes_is_measured_once(plan, tiny, monkeypatch):
     measured = []
-    monkeypatch.setattr(category_job, "measure", lambda *given: measured.append(1) or measure(*given))
+    monkeypatch.setattr(category_job, "compute_metrics", lambda *given: measured.append(1) or compute_metrics(*given))
     rows = by_kind(run_job(plan, "bottle", wanted(plan), tiny, with_examples=False), Row)
     assert len(rows) == 8
     # Two settings for each of two seeds, two for both.
@@ -140,8 +141,8 @@ def test_images_that_cannot_be_read_fail_every_row_with_the_files_name(plan, tin
     path.write_bytes(path.read_bytes()[:500])
     outcomes = list(run_job(plan, "bottle", wanted(plan), tiny, with_examples=True))
     assert len(outcomes) == 8
-    assert all(str(path) in row.error and row.error.startswith("OSError: ") for row in outcomes)
-    with pytest.raises(OSError, match=r"001\.png"):
+    assert all(str(path) in row.error and row.error.startswith("UnusableImageError: ") for row in outcomes)
+    with pytest.raises(UnusableImageError, match=r"001\.png"):
         list(run_job(plan, "bottle", [], tiny, with_examples=True))
 
 

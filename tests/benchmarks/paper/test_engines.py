@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper.category_job import Examples, Spent, Wanted
+from benchmarks.paper.category_job import Examples, Wanted
 from benchmarks.paper.engines import ENGINES, Job, run_locally, run_on_ray
-from benchmarks.paper.plan import Plan, read_plan
-from benchmarks.paper.results import Row
+from benchmarks.paper.plan import Plan
+from benchmarks.paper.plan_file import read_plan
+from benchmarks.paper.results import Row, Spent
 
 ROOT = Path(__file__).parents[3]
 FRAGILE = """
@@ -60,7 +61,7 @@ def jobs(plan, with_examples=True):
 
 
 def rows(outcomes):
-    return {outcome.job: outcome for _, outcome in outcomes if isinstance(outcome, Row)}
+    return {outcome.key: outcome for _, outcome in outcomes if isinstance(outcome, Row)}
 
 
 def test_local_jobs_run_one_after_the_other(plan, tiny):

@@ -7,6 +7,7 @@ from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.methods import score
 from benchmarks.paper.plan import Setting
 from dual_image_clip.method import PseudoAnomalyGenerator
+from tests.helpers import assert_same
 
 SETTINGS = (
     Setting("clip"),
@@ -103,7 +104,7 @@ def test_pseudo_anomalies_are_those_of_the_seed_whatever_the_batch_size(tiny, pl
     (tokens, covered), (small_batches, _) = (
         CategoryFeatures(category, tiny, batch_size).pseudo_anomalies(5) for batch_size in (64, 2)
     )
-    torch.testing.assert_close(tokens, small_batches, atol=1e-5, rtol=0)
+    assert_same(tokens, small_batches)
     masks = PseudoAnomalyGenerator(seed=5)(category.images).masks
     assert tokens.shape[:2] == covered.shape == (6, 2 * 16)
     assert covered.any(dim=1).all()
@@ -119,5 +120,5 @@ def test_tokens_of_one_image_stand_together(tiny, plates):
     for index in range(4):
         alone = CategoryFeatures(category._replace(images=category.images[index : index + 1]), tiny, batch_size=8)
         for several, one in zip(features.two_paths, alone.two_paths, strict=True):
-            torch.testing.assert_close(several[index : index + 1], one, atol=1e-5, rtol=0)
+            assert_same(several[index : index + 1], one)
     assert len(features) == 4

@@ -14,6 +14,7 @@ from benchmarks.paper.plan import METHODS, Setting
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.method import merge_tiles, random_partners, split_into_tiles
 from dual_image_clip.weights import EMBEDDED
+from tests.helpers import assert_same
 
 TEXT_ONLY = {"num_references": 0, "lambda_1": 0.0, "lambda_4": 0.0}
 OURS = {
@@ -43,8 +44,8 @@ def test_our_scores_are_those_of_the_model_on_one_batch(name, seed, features):
     mean, std = torch.tensor(backbone.image_mean), torch.tensor(backbone.image_std)
     expected = model.model(normalize(features.category.images, mean, std), features.category.paths)
     scores = score(features, Setting("ours", **OURS[name]), seed)
-    torch.testing.assert_close(scores.images, expected.pred_score, atol=2e-4, rtol=0)
-    torch.testing.assert_close(scores.maps, expected.anomaly_map, atol=2e-4, rtol=0)
+    assert_same(scores.images, expected.pred_score, 2e-4)
+    assert_same(scores.maps, expected.anomaly_map, 2e-4)
     assert scores.maps.std() > 0.01
 
 
@@ -61,8 +62,8 @@ def test_golden_references_are_those_of_the_model(num_references, aggregation, f
     expected = model.model(normalize(category.images, mean, std), category.paths)
     with_golden = CategoryFeatures(category, embedded, 3, load_golden_images=lambda count, _: golden[:count])
     scores = score(with_golden, Setting("ours", k_shot=3, **arguments), 0)
-    torch.testing.assert_close(scores.maps, expected.anomaly_map, atol=2e-4, rtol=0)
-    torch.testing.assert_close(scores.images, expected.pred_score, atol=2e-4, rtol=0)
+    assert_same(scores.maps, expected.anomaly_map, 2e-4)
+    assert_same(scores.images, expected.pred_score, 2e-4)
 
 
 def test_golden_references_need_training_images(tiny, plates):
@@ -89,7 +90,7 @@ def test_clip_is_open_clips_own_image_and_text_encoder(features):
     with torch.no_grad():
         logits = clip.logit_scale.exp() * clip.encode_image(tiles, normalize=True) @ features.text.T
     expected = logits.softmax(dim=-1)[:, 1].view(5, -1).mean(dim=1)
-    torch.testing.assert_close(score(features, Setting("clip"), 0).images, expected, atol=1e-4, rtol=0)
+    assert_same(score(features, Setting("clip"), 0).images, expected, 1e-4)
 
 
 def test_musc_on_pairs_compares_each_tile_with_the_same_tile_of_the_partner(features):
@@ -139,8 +140,8 @@ def test_scores_do_not_depend_on_what_was_scored_before_nor_on_the_batch_size(ti
             scores = score(features, each, seed)
             if seed == 1:
                 expected = alone[settings.index(each)]
-                torch.testing.assert_close(scores.maps, expected.maps, atol=1e-5, rtol=0)
-                torch.testing.assert_close(scores.images, expected.images, atol=1e-5, rtol=0)
+                assert_same(scores.maps, expected.maps)
+                assert_same(scores.images, expected.images)
         features.done_with_seed(seed)
 
 
@@ -154,7 +155,7 @@ def test_only_images_of_the_kind_asked_for_are_compared_with(tiny, plates):
         score(CategoryFeatures(category._replace(images=images), tiny, 32), setting, 0).maps[~category.labels]
         for images in (category.images, spoilt)
     )
-    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+    assert_same(before, after)
     with_any = [
         score(CategoryFeatures(category._replace(images=images), tiny, 32), Setting("ours", adaptation_steps=0), 0)
         for images in (category.images, spoilt)

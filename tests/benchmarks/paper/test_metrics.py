@@ -5,7 +5,7 @@ from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.paper.images import CategoryImages
-from benchmarks.paper.metrics import measure
+from benchmarks.paper.metrics import compute_metrics
 from benchmarks.paper.peers.scores import Scores
 from benchmarks.paper.results import METRICS
 
@@ -63,7 +63,7 @@ def test_metrics_are_those_of_scikit_learn_and_of_brute_force(category, scores):
         "pixel_AUROC": roc_auc_score(masks.ravel(), maps.ravel()),
         "pixel_F1Max": largest_f1(masks.ravel(), maps.ravel()),
     }
-    measured = measure(scores, category)
+    measured = compute_metrics(scores, category)
     assert set(measured) == set(METRICS)
     assert {name: measured[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     assert measured["pixel_AUPRO"] == pytest.approx(area_under_pro(masks, maps), abs=0.01)
@@ -74,22 +74,22 @@ def test_metrics_are_those_of_scikit_learn_and_of_brute_force(category, scores):
 @pytest.mark.parametrize(("factor", "shift"), [(20.0, -7.0), (1e-3, 0.0), (1.0, 100.0)])
 def test_only_the_order_of_scores_counts_not_their_range(factor, shift, category, scores):
     other = Scores(scores.images * factor + shift, scores.maps * factor + shift)
-    assert measure(other, category) == pytest.approx(measure(scores, category), abs=1e-5)
+    assert compute_metrics(other, category) == pytest.approx(compute_metrics(scores, category), abs=1e-5)
 
 
 def test_constant_scores_are_worth_nothing(category):
-    measured = measure(Scores(torch.ones(9), torch.zeros(9, 12, 10)), category)
+    measured = compute_metrics(Scores(torch.ones(9), torch.zeros(9, 12, 10)), category)
     assert measured["image_AUROC"] == measured["pixel_AUROC"] == 0.5
 
 
 def test_without_masks_only_images_are_measured(category, scores):
-    measured = measure(scores, category._replace(masks=None))
+    measured = compute_metrics(scores, category._replace(masks=None))
     assert set(measured) == {"image_AUROC", "image_F1Max", "image_AUPR"}
-    assert measured.items() <= measure(scores, category).items()
+    assert measured.items() <= compute_metrics(scores, category).items()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_score_that_is_not_finite_is_refused(bad, category, scores):
     scores.maps[3, 4, 5] = bad
     with pytest.raises(ValueError, match="not finite"):
-        measure(scores, category)
+        compute_metrics(scores, category)

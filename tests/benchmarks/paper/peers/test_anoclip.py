@@ -18,16 +18,9 @@ from benchmarks.paper.peers.anoclip_adaptation import (
 )
 from benchmarks.paper.peers.anoclip_views import views
 from dual_image_clip.method import DualPathEncoder, prompt_ensemble
+from tests.helpers import assert_same, seeded, unit_vectors
 
 PATCHES, DIM, PROMPTS = 9, 12, 7
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def unit_vectors(*shape: int, seed: int = 0) -> Tensor:
-    return F.normalize(torch.randn(shape, generator=seeded(seed)), dim=-1)
 
 
 def some_tokens(images: int = 3, seed: int = 1) -> Tensor:
@@ -53,14 +46,14 @@ def test_views_are_encoded_as_open_clip_encodes_them(tiny_clip):
     with torch.no_grad():
         for image in range(2):
             expected = F.normalize(tiny_clip.encode_image(views(images)[image]), dim=-1)
-            torch.testing.assert_close(tokens[image], expected, atol=1e-5, rtol=0)
+            assert_same(tokens[image], expected)
 
 
 def test_patches_have_the_direction_of_the_two_path_encoder_and_their_own_length(tiny_clip):
     images = torch.randn(2, 3, 64, 64, generator=seeded(0))
     tokens = encode_patches(tiny_clip.visual, images)
     directions = DualPathEncoder(tiny_clip.visual)(images).patch_tokens
-    torch.testing.assert_close(F.normalize(tokens, dim=-1), directions, atol=1e-5, rtol=0)
+    assert_same(F.normalize(tokens, dim=-1), directions)
     # The length that ln_post and the projection give, from the directions alone: they differ from patch to patch.
     lengths = tokens.norm(dim=-1)
     assert lengths.std() > 1e-3 * lengths.mean()
@@ -76,7 +69,7 @@ def test_prompts_are_those_of_both_states_one_by_one(tiny_clip):
     tokens = open_clip.tokenize([normal[0], anomalous[-1]])
     with torch.no_grad():
         expected = F.normalize(tiny_clip.encode_text(tokens), dim=-1)
-    torch.testing.assert_close(embeddings[[0, -1]], expected, atol=1e-5, rtol=0)
+    assert_same(embeddings[[0, -1]], expected)
 
 
 # Scores without adaptation
@@ -188,7 +181,7 @@ def test_adaptation_equals_one_linear_layer_and_one_optimizer_per_image(steps, t
     adapted = adapt_to_each_image(tokens, some_prompts(), some_text(), temperature, steps, seed=6)
     for image in range(3):
         by_hand = fit_one_by_hand(tokens[image], start, noise, temperature)
-        torch.testing.assert_close(adapted[image], by_hand, atol=2e-5, rtol=0)
+        assert_same(adapted[image], by_hand, 2e-5)
 
 
 def test_loss_is_the_literal_one():
@@ -219,7 +212,7 @@ def test_a_batch_is_adapted_as_its_images_alone_whatever_its_size():
     together = adapt_to_each_image(tokens, some_prompts(), some_text())
     for image in (0, 15, 16, 17):
         alone = adapt_to_each_image(tokens[image : image + 1], some_prompts(), some_text())
-        torch.testing.assert_close(together[image], alone[0], atol=1e-5, rtol=0)
+        assert_same(together[image], alone[0])
     assert adapt_to_each_image(tokens[:0], some_prompts(), some_text()).shape == (0, PATCHES, DIM)
 
 

@@ -10,12 +10,9 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from benchmarks.paper.peers.anoclip_views import NUM_VIEWS, views
+from tests.helpers import random_images
 
 SIZE = 21
-
-
-def random_images(count: int = 2, size: int = SIZE) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
 def literal_resampling(image: Tensor, matrix: list[list[float]], offset: tuple[float, float]) -> np.ndarray:
@@ -54,7 +51,7 @@ def distance_to(view: np.ndarray, others: Tensor) -> float:
 
 
 def test_there_are_the_22_views_of_the_published_code():
-    images = random_images()
+    images = random_images(2, 3, SIZE, SIZE)
     made = views(images)
     assert made.shape == (2, 22, 3, SIZE, SIZE)
     assert NUM_VIEWS == 22
@@ -66,7 +63,7 @@ def test_there_are_the_22_views_of_the_published_code():
 
 
 def test_the_image_itself_comes_first():
-    images = random_images()
+    images = random_images(2, 3, SIZE, SIZE)
     assert torch.equal(views(images)[:, 0], images)
 
 

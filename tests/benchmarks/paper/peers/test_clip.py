@@ -8,18 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from benchmarks.paper.peers.clip import ordinary_path, score
-
-
-def random_images(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
-
-
-def unit_vectors(*shape: int, seed: int = 0) -> Tensor:
-    return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def assert_same(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
+from tests.helpers import assert_same, random_images, unit_vectors
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from benchmarks.paper.peers.musc import (
     score_pairs,
     score_set,
 )
+from tests.helpers import assert_same
 
 ROWS, COLUMNS, CHANNELS = 3, 4, 5
 IMAGE_SIZE = (6, 8)
@@ -192,7 +193,7 @@ def test_rescoring_stays_within_the_scores_whatever_the_images(images, seed):
     assert rescored.min() >= -1e-6
     assert rescored.max() <= 1 + 1e-6
     # A larger unit or another zero point changes nothing.
-    torch.testing.assert_close(rescore(3 * scores + 7, tokens), rescored, atol=1e-4, rtol=0)
+    assert_same(rescore(3 * scores + 7, tokens), rescored, 1e-4)
 
 
 def test_rescoring_leaves_an_image_alone_that_looks_like_no_other():
@@ -252,7 +253,7 @@ def test_all_others_as_references_give_the_maps_of_the_set():
     others = torch.tensor([[other for other in range(20) if other != image] for image in range(20)])
     pairs = score_pairs(layer_tokens, others, IMAGE_SIZE)
     whole = score_set(layer_tokens, some_class_tokens(20), IMAGE_SIZE)
-    torch.testing.assert_close(pairs.maps, whole.maps, atol=1e-5, rtol=0)
+    assert_same(pairs.maps, whole.maps)
 
 
 @settings(deadline=None, max_examples=15)
@@ -261,8 +262,8 @@ def test_the_order_of_a_set_does_not_matter(order, seed):
     layer_tokens, class_tokens = some_layer_tokens(5, seed=seed), some_class_tokens(5, seed)
     scores = score_set(layer_tokens, class_tokens, IMAGE_SIZE)
     shuffled = score_set(layer_tokens[list(order)], class_tokens[list(order)], IMAGE_SIZE)
-    torch.testing.assert_close(shuffled.maps, scores.maps[list(order)], atol=1e-4, rtol=0)
-    torch.testing.assert_close(shuffled.images, scores.images[list(order)], atol=1e-3, rtol=0)
+    assert_same(shuffled.maps, scores.maps[list(order)], 1e-4)
+    assert_same(shuffled.images, scores.images[list(order)], 1e-3)
 
 
 def test_an_odd_patch_stands_out():

@@ -16,6 +16,7 @@ from benchmarks.paper.peers.scores import Scores
 from dual_image_clip.method import encode_ensemble, prompt_ensemble
 from dual_image_clip.procedural import Category
 from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
+from tests.helpers import assert_same
 
 CLASS_NAME = "gear"
 DEFECTS = ("missing_part", "stain", "glue")
@@ -102,8 +103,8 @@ def test_peers_score_drawn_images_in_inference_mode(drawn, peer):
 @pytest.mark.parametrize("peer", PEERS)
 def test_chunks_of_another_size_change_nothing(drawn, scored, peer):
     expected, scores = scored(peer), score_with(peer, drawn, chunk=6)
-    torch.testing.assert_close(scores.maps, expected.maps, atol=2e-3, rtol=0)
-    torch.testing.assert_close(scores.images, expected.images, atol=2e-3, rtol=0)
+    assert_same(scores.maps, expected.maps, 2e-3)
+    assert_same(scores.images, expected.images, 2e-3)
 
 
 @pytest.mark.parametrize(("peer", "least"), [("anoclip", 0.65), ("musc", 0.8), ("musc-2", 0.75)])

@@ -10,13 +10,14 @@ from anomalib.models.image.winclip.prompting import create_prompt_ensemble
 from torch import Tensor, nn
 
 from benchmarks.paper.peers.winclip import WinClip, encode, score
+from tests.helpers import assert_same, random_images
 
 TINY = "tiny-vit"
 IMAGE_SIZE = 64
 
 
-def random_images(count: int = 3, size: int = IMAGE_SIZE) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
+def some_images(count: int = 3, size: int = IMAGE_SIZE) -> Tensor:
+    return random_images(count, 3, size, size)
 
 
 def tiny_winclip(clip: nn.Module, temperature: float = torch_model.TEMPERATURE, **settings) -> WinClip:
@@ -77,48 +78,48 @@ def anomalibs_own(clip: nn.Module, monkeypatch: pytest.MonkeyPatch, scales: tupl
 )
 def test_scores_are_those_of_anomalib(monkeypatch, vision, scales):
     clip = variant(**vision)
-    images = random_images(size=vision.get("image_size", IMAGE_SIZE))
+    images = some_images(size=vision.get("image_size", IMAGE_SIZE))
     expected = anomalibs_own(clip, monkeypatch, scales)(images)
     model = tiny_winclip(clip, scales=scales)
     scores = score(model, encode(model, images))
-    torch.testing.assert_close(scores.images, expected.pred_score, atol=1e-5, rtol=0)
-    torch.testing.assert_close(scores.maps, expected.anomaly_map, atol=1e-5, rtol=0)
+    assert_same(scores.images, expected.pred_score)
+    assert_same(scores.maps, expected.anomaly_map)
     assert scores.maps.shape == images[:, 0].shape
     assert scores.maps.std() > 1e-3
 
 
 def test_embeddings_are_those_of_anomalib(tiny_clip, monkeypatch):
-    images = random_images()
+    images = some_images()
     theirs, ours = anomalibs_own(tiny_clip, monkeypatch), tiny_winclip(tiny_clip)
-    torch.testing.assert_close(ours.text_embeddings, theirs.text_embeddings, atol=1e-5, rtol=0)
+    assert_same(ours.text_embeddings, theirs.text_embeddings)
     with torch.no_grad():
         expected_images, expected_windows, expected_patches = theirs.encode_image(images)
         of_images, of_windows, of_patches = ours.encode_image(images)
-    torch.testing.assert_close(of_images, expected_images, atol=1e-4, rtol=0)
-    torch.testing.assert_close(of_patches, expected_patches, atol=1e-4, rtol=0)
+    assert_same(of_images, expected_images, 1e-4)
+    assert_same(of_patches, expected_patches, 1e-4)
     assert [each.shape for each in of_windows] == [(3, 9, 24), (3, 4, 24)]
     for window, expected in zip(of_windows, expected_windows, strict=True):
-        torch.testing.assert_close(window, expected, atol=1e-4, rtol=0)
+        assert_same(window, expected, 1e-4)
 
 
 def test_encoding_and_scoring_apart_are_the_forward_of_the_model(tiny_clip):
-    model, images = tiny_winclip(tiny_clip), random_images()
+    model, images = tiny_winclip(tiny_clip), some_images()
     together, apart = model(images), score(model, encode(model, images))
     torch.testing.assert_close(apart.images, together.pred_score)
     torch.testing.assert_close(apart.maps, together.anomaly_map)
 
 
 def test_an_image_is_scored_the_same_in_any_batch(tiny_clip):
-    model, images = tiny_winclip(tiny_clip), random_images()
+    model, images = tiny_winclip(tiny_clip), some_images()
     together = score(model, encode(model, images))
     for index in range(3):
         alone = score(model, encode(model, images[index : index + 1]))
-        torch.testing.assert_close(alone.images[0], together.images[index], atol=1e-5, rtol=0)
-        torch.testing.assert_close(alone.maps[0], together.maps[index], atol=1e-5, rtol=0)
+        assert_same(alone.images[0], together.images[index])
+        assert_same(alone.maps[0], together.maps[index])
 
 
 def test_a_lower_temperature_spreads_the_scores(tiny_clip):
-    images = random_images()
+    images = some_images()
     spreads = []
     for temperature in (1.0, 0.1, 0.03):
         model = tiny_winclip(tiny_clip, temperature)
@@ -127,7 +128,7 @@ def test_a_lower_temperature_spreads_the_scores(tiny_clip):
 
 
 def test_features_serve_every_class_name(tiny_clip):
-    images = random_images()
+    images = some_images()
     bolt, nut = (WinClip(tiny_clip, open_clip.get_tokenizer(TINY), name, 0.05) for name in ("bolt", "wing nut"))
     features = encode(bolt, images)
     of_nut = score(nut, features)
@@ -138,10 +139,10 @@ def test_features_serve_every_class_name(tiny_clip):
 def test_the_clip_model_is_left_alone_however_often_it_is_used(tiny_clip):
     model = tiny_winclip(tiny_clip)
     for _ in range(3):
-        encode(model, random_images(1))
+        encode(model, some_images(1))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_clip.modules())
     assert not tiny_clip.visual.output_tokens
-    assert tiny_clip.encode_image(random_images(1)).shape == (1, 24)
+    assert tiny_clip.encode_image(some_images(1)).shape == (1, 24)
 
 
 def test_nothing_is_downloaded_and_the_given_tokenizer_is_used(tiny_clip, monkeypatch):
@@ -162,7 +163,7 @@ def test_nothing_is_downloaded_and_the_given_tokenizer_is_used(tiny_clip, monkey
 
 def test_features_are_float32_without_gradient(tiny_clip):
     with torch.autocast("cpu", torch.bfloat16):
-        features = encode(tiny_winclip(tiny_clip), random_images())
+        features = encode(tiny_winclip(tiny_clip), some_images())
     for each in (features.images, *features.windows):
         assert each.dtype == torch.float32
         assert not each.requires_grad
@@ -175,7 +176,7 @@ def test_windows_larger_than_the_grid_are_refused(tiny_clip):
 
 def test_images_of_another_size_are_refused(tiny_clip):
     with pytest.raises(ValueError, match=r"\(N, 3, 64, 64\)"):
-        encode(tiny_winclip(tiny_clip), random_images(1, 80))
+        encode(tiny_winclip(tiny_clip), some_images(1, 80))
 
 
 def test_other_towers_are_refused():

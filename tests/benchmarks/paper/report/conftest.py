@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
-from benchmarks.paper.report.study import Study
+from benchmarks.paper.plan import Setting, Study
 from benchmarks.paper.results import METRICS, Row
 
-LABELS = {"CLIP": "clip()", "Ours": "ours(steps=0)", "Ours+": "ours(steps=2)"}
+SETTINGS = {
+    "CLIP": Setting("clip"),
+    "Ours": Setting("ours", adaptation_steps=0),
+    "Ours+": Setting("ours", adaptation_steps=2),
+}
 
 
 @pytest.fixture
@@ -18,16 +22,15 @@ def study():
             "MuSc": {"image_AUROC": 97.8},
         }
     }
-    return Study(
-        "table1", "Table 1", "table", METRICS, LABELS, published, order=(("CLIP", "Ours", "Ours+"), ("CLIP", "Ours+"))
-    )
+    order = [["CLIP", "Ours", "Ours+"], ["CLIP", "Ours+"]]
+    return Study("Table 1", rows=SETTINGS, order=order, published=published)
 
 
 @pytest.fixture
 def curve():
     published = {"MVTecAD": {"1": {"pixel_AUROC": 50.0}, "4": {"pixel_AUROC": 60.0}}}
-    labels = {"0": "clip()", "1": "ours(steps=0)", "2": "ours(steps=2)"}
-    return Study("fig5a", "Figure 5a", "curve", METRICS, labels, published, x_label="reference images")
+    rows = dict(zip("012", SETTINGS.values(), strict=True))
+    return Study("Figure 5a", "curve", rows=rows, published=published, x_label="reference images")
 
 
 @pytest.fixture
@@ -35,9 +38,11 @@ def rows():
     """CLIP has one seed, the others three."""
     chance = np.random.default_rng(0)
     return [
-        Row(dataset, category, setting, seed, dict(zip(METRICS, chance.uniform(0, 1, 6).tolist(), strict=True)), 1.5)
+        Row(
+            dataset, category, setting.key, seed, dict(zip(METRICS, chance.uniform(0, 1, 6).tolist(), strict=True)), 1.5
+        )
         for dataset in ("MVTecAD", "Procedural")
         for category in ("bottle", "metal_nut", "screw")
-        for setting in LABELS.values()
-        for seed in range(1 if setting == "clip()" else 3)
+        for setting in SETTINGS.values()
+        for seed in range(1 if setting.method == "clip" else 3)
     ]

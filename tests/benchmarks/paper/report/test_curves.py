@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper.report.curves import draw_curves
 from benchmarks.paper.report.summary import summarise
+from tests.benchmarks.paper.helpers import frame
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def drawn(monkeypatch):
 
 
 def draw(study, rows, path, datasets=("MVTecAD", "Procedural")):
-    draw_curves(study, [summarise(study, rows, dataset) for dataset in datasets], path)
+    draw_curves(study, [summarise(study, frame(rows), dataset) for dataset in datasets], path)
     return cv2.imread(str(path))
 
 
@@ -45,27 +46,27 @@ def test_points_bars_and_the_papers_dashed_line(curve, rows, tmp_path, drawn):
     pixel, image = drawn[0].axes
     assert [text.get_text() for text in pixel.get_legend().get_texts()] == ["AUROC", "AUROC, paper", "F1Max", "AUPRO"]
     assert [text.get_text() for text in image.get_legend().get_texts()] == ["AUROC", "F1Max", "AUPR"]
-    means = summarise(curve, rows, "MVTecAD").means
+    means = summarise(curve, frame(rows), "MVTecAD").means
     measured, published = pixel.containers[:2]
     line, _, (bars,) = measured.lines
-    np.testing.assert_allclose(line.get_xydata(), [[float(x), means[x]["pixel_AUROC"].value] for x in "012"])
+    np.testing.assert_allclose(line.get_xydata(), [[float(x), means["mean"][x, "pixel_AUROC"]] for x in "012"])
     # The lone seed of the first point has no bar.
     assert len(bars.get_segments()[0]) == 0
     lowest, highest = bars.get_segments()[2][:, 1]
-    assert highest - lowest == pytest.approx(2 * means["2"]["pixel_AUROC"].spread)
+    assert highest - lowest == pytest.approx(2 * means.standard_deviation["2", "pixel_AUROC"])
     assert published.lines[0].get_xydata().tolist() == [[1, 50], [4, 60]]
     assert published.lines[0].get_linestyle() == "--"
     assert published.lines[0].get_color() == line.get_color()
 
 
 def test_points_are_joined_in_the_order_of_their_numbers(curve, rows, tmp_path, drawn):
-    labels = {"10": "ours(steps=2)", "9": "clip()", "0.5": "ours(steps=0)"}
-    draw(replace(curve, rows=labels), rows, tmp_path / "fig5a.png", ["Procedural"])
+    zero, one, two = curve.rows.values()
+    draw(replace(curve, rows={"10": two, "9": zero, "0.5": one}), rows, tmp_path / "fig5a.png", ["Procedural"])
     assert drawn[0].axes[0].containers[0].lines[0].get_xdata().tolist() == [0.5, 9, 10]
 
 
 def test_a_study_of_one_kind_of_metric_has_one_panel(curve, rows, tmp_path, drawn):
-    draw(replace(curve, metrics=("image_AUPR",)), rows, tmp_path / "fig5a.png", ["MVTecAD"])
+    draw(replace(curve, metrics=["image_AUPR"]), rows, tmp_path / "fig5a.png", ["MVTecAD"])
     assert [axes.get_title() for axes in drawn[0].axes] == ["MVTecAD, image metrics"]
 
 
