@@ -30,7 +30,7 @@ def run_benchmark(plan: Plan, console: Console) -> tuple[Path, int]:
         The report, and the number of rows that failed.
 
     Raises:
-        ValueError: The plan names what there is not, or the results file is of another run.
+        ValueError: The plan names what there is not, the tower is no plain ViT, or the results file is of another run.
         OSError: The weights are not to be had, or the output folder cannot be written.
     """
     output = Path(plan.output)
@@ -39,10 +39,10 @@ def run_benchmark(plan: Plan, console: Console) -> tuple[Path, int]:
     if (old := output / "results.jsonl").is_file():
         console.print(f"{old} is of an earlier version and is not read", markup=False, soft_wrap=True)
     # A run that cannot begin must not leave a file behind that refuses the mended one.
-    backbone = None if path.is_file() else load_weights(plan)
+    backbone = None if path.is_file() else _load_backbone(plan)
     results = ResultsFile(path, plan.description())
     if jobs := find_missing_jobs(plan, categories, results):
-        run_jobs(plan, jobs, backbone or load_weights(plan), results, console)
+        run_jobs(plan, jobs, backbone or _load_backbone(plan), results, console)
     rows = results.rows()
     rows = rows[rows.category.isin(categories) & rows.seed.isin(plan.seeds) & rows.setting.isin(plan.settings)]
     sheets = [sheet for category in categories if (sheet := sheet_of(plan, category)).is_file()]
@@ -50,19 +50,7 @@ def run_benchmark(plan: Plan, console: Console) -> tuple[Path, int]:
     return report, int(rows.error.notna().sum())
 
 
-def load_weights(plan: Plan) -> Backbone:
-    """Loads the plan's CLIP model.
-
-    Args:
-        plan: The run.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: The architecture or tag is unknown, the tower is no plain ViT, or the file is no checkpoint for it.
-        OSError: The weights are not to be had.
-    """
+def _load_backbone(plan: Plan) -> Backbone:
     try:
         return load_backbone(plan.backbone, plan.pretrained)
     except TypeError as error:

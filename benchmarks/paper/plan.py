@@ -159,7 +159,7 @@ class Plan:
         pretrained: Its weights: tag, file, or the embedded checkpoint.
         class_name: What the images show; without one, the category, or "object" where the datamodule has none.
         texture_dir: Folder of textures for the pseudo anomalies; without one, they are made from the image itself.
-        batch_size: Images in a tower pass.
+        batch_size: Tiles in a tower pass; an image of the tower's shape is one.
         examples: Images of each category on the sheet of heatmaps, half of them successes; 0 for none, else 2 or more.
         engine: ``local`` or ``ray``.
         ray_address: Address of a Ray cluster, ``auto`` for the one that this machine belongs to; without one, Ray is

@@ -47,11 +47,10 @@ def signed(difference: float) -> str:
     return "0.0" if text in {"+0.0", "−0.0"} else text
 
 
-def with_spread(mean: float, spread: float) -> str:
-    """A mean with one decimal and, of several seeds, its standard deviation."""
-    if pd.isna(mean):
-        return NOTHING
-    return f"{mean:.1f}" + ("" if pd.isna(spread) else f" ± {spread:.1f}")
+def with_spreads(figures: pd.DataFrame) -> pd.Series:
+    """Each ``mean`` with one decimal and, of several seeds, its ``standard_deviation``."""
+    means = figures["mean"].map("{:.1f}".format, na_action="ignore").fillna(NOTHING).astype(object)
+    return means + figures.standard_deviation.map(" ± {:.1f}".format, na_action="ignore").fillna("").astype(object)
 
 
 def overall_table(study: Study, summary: Summary) -> str:
@@ -68,9 +67,8 @@ def overall_table(study: Study, summary: Summary) -> str:
         The table.
     """
     means = summary.means
-    measured = [with_spread(*each) for each in zip(means["mean"], means.standard_deviation, strict=True)]
     marks = means["mean"].groupby("metric").transform(_marks)
-    cells = pd.Series([mark.format(text) for mark, text in zip(marks, measured, strict=True)], means.index)
+    cells = marks.combine(with_spreads(means), str.format)
     for (label, metric), difference in means.difference[means.published.notna()].items():
         figure = study.published_figure(summary.dataset, label, metric)
         quoted = f"{figure:.1f}" if isinstance(figure, float | int) else escape(str(figure))
@@ -103,12 +101,7 @@ def category_tables(study: Study, summary: Summary) -> str:
     Returns:
         HTML and Markdown.
     """
-    figures = summary.by_category
-    cells = pd.Series(
-        [with_spread(*each) for each in zip(figures["mean"], figures.standard_deviation, strict=True)],
-        figures.index,
-        dtype=object,
-    )
+    cells = with_spreads(summary.by_category)
     parts = []
     for metric in [metric for metric in study.metrics if metric.endswith("_AUROC")] or study.metrics[:1]:
         lines = [

@@ -28,14 +28,16 @@ ORDINARY_AND_VV, ORDINARY, VV, VIEWS, WINCLIP = 1, 1, 1, 22, 1
 
 @pytest.fixture
 def seen(tiny):
-    """Images that the image tower sees, one by one; and prompts that the text tower sees."""
+    """Images that the image tower sees, one by one and at once; and prompts that the text tower sees."""
 
     class Seen:
         images = 0
+        most_at_once = 0
         prompts = 0
 
     def count_images(module, inputs):
         Seen.images += len(inputs[0])
+        Seen.most_at_once = max(Seen.most_at_once, len(inputs[0]))
 
     def count_prompts(module, inputs):
         Seen.prompts += len(inputs[0])
@@ -46,13 +48,14 @@ def seen(tiny):
 
 
 @pytest.mark.parametrize("width", [64, 100])
-def test_every_tower_pass_happens_once(width, tiny, seen, plates):
+def test_every_tower_pass_happens_once_and_none_is_larger_than_a_batch(width, tiny, seen, plates):
     features = CategoryFeatures(plates(6, 64, width), tiny, batch_size=4)
     tiles = 6 * features.layout.num_tiles
     seeds = range(3)
     for seed, setting in itertools.product(seeds, SETTINGS):
         score(features, setting, seed)
     assert seen.images == tiles * (ORDINARY_AND_VV + ORDINARY + VV + VIEWS + WINCLIP + len(seeds))
+    assert seen.most_at_once == 4
 
 
 def test_text_is_encoded_once(tiny, seen, plates):
