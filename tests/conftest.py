@@ -1,7 +1,7 @@
 """Small models and data shared by the tests; nothing here needs a network."""
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 
 import open_clip
 import pytest
@@ -18,10 +18,12 @@ def _register_tiny(tmp_path_factory: pytest.TempPathFactory) -> None:
     open_clip.add_model_config(folder)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps text embeddings of the tests out of the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
