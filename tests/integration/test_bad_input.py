@@ -12,6 +12,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from dual_image_clip import DualImageCLIP
+from dual_image_clip.hooks import UnusableImageError
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 
@@ -55,7 +56,7 @@ def test_unreadable_images_are_named_in_a_test_run(num_workers, mvtec, tmp_path)
     truncated(mvtec / "bottle" / "test" / "good")
     (mvtec / "bottle" / "test" / "good" / "broken.jpg").rename(mvtec / "bottle" / "test" / "good" / "broken.png")
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
-    with pytest.raises(OSError, match=r"broken\.png"):
+    with pytest.raises(UnusableImageError, match=r"broken\.png cannot be read as an image"):
         engine.test(model=DualImageCLIP(backbone=EMBEDDED), datamodule=MVTecAD(root=mvtec, num_workers=num_workers))
 
 

@@ -1,6 +1,7 @@
 """Exported files, made by anomalib's Engine and run by onnxruntime, OpenVINO and anomalib's inferencers."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,21 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.data.utils import read_image
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-from anomalib.engine import Engine
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
-from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos
+from tests.helpers import assert_same, make_engine, make_model, predict, tiny_model
 
-TINY = "tiny-vit"
+pytestmark = pytest.mark.open_clip
+
 # OpenVINO computes in bfloat16 by default where a processor can.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def export(model: DualImageCLIP, folder: Path, export_type: str, **arguments) -> Path:
-    engine = Engine(default_root_dir=folder, accelerator="cpu", logger=False)
-    path = engine.export(model, export_type=export_type, export_root=folder, **arguments)
+    path = make_engine(folder, logger=False).export(model, export_type=export_type, export_root=folder, **arguments)
     assert path == folder / "weights" / export_type / path.name
     return path
 
@@ -63,46 +63,27 @@ def lightning_scores(model: DualImageCLIP, images: Tensor) -> InferenceBatch:
     return InferenceBatch(pred_score=score / scale.score_maximum, anomaly_map=heat / scale.map_maximum)
 
 
-def assert_same(found: InferenceBatch, expected: InferenceBatch, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, atol=tolerance, rtol=0)
-    torch.testing.assert_close(found.pred_score, expected.pred_score, atol=tolerance, rtol=0)
-
-
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory) -> Path:
     return make_photos(tmp_path_factory.mktemp("golden"), normal=3, defective=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def tiny_model(golden: Path, **arguments) -> DualImageCLIP:
-    torch.manual_seed(0)
-    defaults = {"backbone": TINY, "pretrained": None, "temperature": 0.1, "num_references": 0, "threshold": 0.3}
-    model = DualImageCLIP(**{**defaults, "k_shot": 2, "few_shot_source": golden, **arguments})
-    with torch.no_grad():
-        for weight in model.model.encoder.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    return model
+def small_model(golden: Path | None, **arguments) -> DualImageCLIP:
+    settings = {"temperature": 0.1, "num_references": 0, "threshold": 0.3, "k_shot": 2 if golden else 0}
+    return tiny_model(few_shot_source=golden, **{**settings, **arguments})
 
 
 @pytest.fixture(scope="module")
 def adapted(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """The demo checkpoint with all its parts, as one ONNX file for images of 240×240."""
-    model = DualImageCLIP(
-        class_name="plate", backbone=EMBEDDED, num_references=0, k_shot=2, few_shot_source=golden, threshold=0.4
-    )
+    model = make_model(class_name="plate", num_references=0, k_shot=2, few_shot_source=golden, threshold=0.4)
     return model, export(model, tmp_path_factory.mktemp("adapted"), "onnx")
 
 
 @pytest.fixture(scope="module")
 def tiles(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """A tiny tower, adaptation and images of 100×150, which become two tiles."""
-    model = tiny_model(golden, learning_rate=0.01, aggregation="median")
+    model = small_model(golden, learning_rate=0.01, aggregation="median")
     return model, export(model, tmp_path_factory.mktemp("tiles"), "onnx", input_size=(100, 150))
 
 
@@ -110,7 +91,7 @@ def tiles(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
 def plain(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """The demo checkpoint without adaptation, as an OpenVINO file for images of 300×300."""
     settings = {"num_references": 0, "k_shot": 2, "few_shot_source": golden, "threshold": 0.4, "adaptation_steps": 0}
-    model = DualImageCLIP(backbone=EMBEDDED, visualizer=False, **settings)
+    model = make_model(**settings)
     return model, export(model, tmp_path_factory.mktemp("plain"), "openvino", input_size=(300, 300))
 
 
@@ -125,7 +106,7 @@ def onnx_file(request) -> tuple[DualImageCLIP, Path, Tensor]:
 def test_onnx_file_scores_as_the_model(onnx_file, run, count):
     model, path, images = onnx_file
     found = run(path, images[:count])
-    assert_same(found, lightning_scores(model, images[:count]))
+    assert_same(found, lightning_scores(model, images[:count]), 1e-4)
     assert found.pred_label.dtype == found.pred_mask.dtype == torch.bool
     assert torch.equal(found.pred_label, found.pred_score > model.post_processor.threshold)
 
@@ -141,7 +122,7 @@ def test_adaptation_and_golden_images_are_in_the_file(onnx_file):
         model.model.golden_references = tokens
     settings = model.model.adaptation
     try:
-        model.model.adaptation = settings._replace(steps=0)
+        model.model.adaptation = replace(settings, steps=0)
         without_adaptation = lightning_scores(model, images[:1])
     finally:
         model.model.adaptation = settings
@@ -162,15 +143,14 @@ def test_openvino_inferencer_reads_image_files_and_scores_as_the_engine(plain, w
     model, path = plain
     photos = make_photos(workspace / "photos", normal=2, defective=1, size=(300, 300))
     inferencer = OpenVINOInferencer(path, config=EXACT)
-    engine = Engine(default_root_dir=workspace, accelerator="cpu", logger=False, enable_progress_bar=False)
-    batches = engine.predict(model, data_path=photos)
-    assert len(batches) == 3
-    for batch in batches:
-        found = inferencer.predict(batch.image_path[0])
+    expected = predict(model, workspace, data_path=photos)
+    assert len(expected) == 3
+    for path, item in expected.items():
+        found = inferencer.predict(path)
         assert found.anomaly_map.shape == (1, 240, 240)
-        np.testing.assert_allclose(found.anomaly_map, batch.anomaly_map, atol=1e-4)
-        np.testing.assert_allclose(found.pred_score, batch.pred_score, atol=1e-4)
-        assert found.pred_label.tolist() == batch.pred_label.tolist()
+        np.testing.assert_allclose(found.anomaly_map[0], item.anomaly_map, atol=1e-4)
+        np.testing.assert_allclose(found.pred_score, item.pred_score, atol=1e-4)
+        assert found.pred_label.tolist() == [bool(item.pred_label)]
 
 
 def test_openvino_inferencer_reads_the_onnx_file(adapted, workspace):
@@ -184,7 +164,7 @@ def test_openvino_inferencer_reads_the_onnx_file(adapted, workspace):
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("size", [(80, 80), (100, 150)], ids=["square", "tiles"])
 def test_torch_inferencer_reads_image_files_of_any_size(golden, workspace, monkeypatch, size, steps):
-    model = tiny_model(golden, adaptation_steps=steps)
+    model = small_model(golden, adaptation_steps=steps)
     path = export(model, workspace, "torch")
     photo = make_photos(workspace, normal=0, size=size) / "spoilt_000.png"
     with pytest.raises(ValueError, match="TRUST_REMOTE_CODE"):
@@ -192,13 +172,12 @@ def test_torch_inferencer_reads_image_files_of_any_size(golden, workspace, monke
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     found = TorchInferencer(path, device="cpu").predict(photo)
     expected = lightning_scores(model, found.image)
-    torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.pred_score, expected.pred_score, atol=1e-4, rtol=0)
+    assert_same(found, expected, 1e-4)
     assert bool(found.pred_label) == bool(found.pred_score > 0.3)
 
 
 def test_half_precision_weights_stay_within_a_thousandth(golden, workspace, caplog):
-    model = tiny_model(golden, adaptation_steps=0)
+    model = small_model(golden, adaptation_steps=0)
     with caplog.at_level(logging.WARNING):
         path = export(model, workspace, "openvino", input_size=(100, 150), compression_type="fp16")
     assert "INFERENCE_PRECISION_HINT" in caplog.text
@@ -211,12 +190,12 @@ def test_half_precision_weights_stay_within_a_thousandth(golden, workspace, capl
 
 def test_fresh_model_knows_its_class_name_and_says_what_is_missing(workspace, caplog):
     with caplog.at_level(logging.WARNING):
-        model = tiny_model(None, k_shot=0, adaptation_steps=0, class_name="metal nut")
+        model = small_model(None, adaptation_steps=0, class_name="metal nut")
         export(model, workspace, "torch")
     assert "no golden images" in caplog.text
     assert model.class_name == "metal nut"
     named = model.model.text_embeddings.clone()
-    unnamed = tiny_model(None, k_shot=0, adaptation_steps=0)
+    unnamed = small_model(None, adaptation_steps=0)
     export(unnamed, workspace, "torch")
     assert unnamed.class_name == "object"
     assert not torch.equal(unnamed.model.text_embeddings, named)

@@ -49,7 +49,7 @@ def test_what_is_there_is_scored_once_and_in_order(workspace):
     rows = rows_of(workspace / "scores.csv")
     names = [f"plate_{index:03}.png" for index in range(9)] + ["x_spoilt.png"]
     assert [Path(row["file"]) for row in rows] == [photos.resolve() / name for name in names]
-    assert sum(line.startswith("broken.png: image file") for line in lines) == 1
+    assert sum(line.startswith("broken.png cannot be read as an image") for line in lines) == 1
     assert [line.split(":")[0] for line in lines if ": normal" in line or ": ANOMALOUS" in line] == names
 
     model = DualImageCLIP(class_name="plate", backbone=EMBEDDED)

@@ -251,7 +251,7 @@ def test_browsers_are_told_to_load_nothing_from_elsewhere(address):
 def test_missing_class_name_and_missing_images(page, tmp_path):
     page.score("", "Add some images first.")
     page.upload([save(draw_plate(0)[0], tmp_path / "a.png")])
-    page.score("", "The class name is missing")
+    page.score("", "The class name '' has no letters")
     assert page.captions == []
     message = page.score("plate", "1 image scored")
     assert "text alone" in message
@@ -261,7 +261,7 @@ def test_missing_class_name_and_missing_images(page, tmp_path):
 
 def test_find_mistake():
     assert find_mistake(None, "plate") == "Add some images first."
-    assert "class name is missing" in find_mistake(["a.png"], " 12 ")
+    assert "The class name ' 12 ' has no letters" in find_mistake(["a.png"], " 12 ")
     assert "201 images are too many" in find_mistake(["a.png"] * 201, "plate")
     assert find_mistake(["a.png"] * 200, "plate") == ""
 
