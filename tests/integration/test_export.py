@@ -19,8 +19,6 @@ from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from tests.drawn_data import draw_plate, make_photos
 from tests.helpers import assert_same, make_engine, make_model, predict, tiny_model
 
-pytestmark = pytest.mark.open_clip
-
 # OpenVINO computes in bfloat16 by default where a processor can.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -101,6 +99,7 @@ def onnx_file(request) -> tuple[DualImageCLIP, Path, Tensor]:
     return model, path, drawn_images(3, (240, 240) if request.param == "adapted" else (100, 150))
 
 
+@pytest.mark.open_clip
 @pytest.mark.parametrize("run", [run_onnx, run_openvino], ids=["onnxruntime", "openvino"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_onnx_file_scores_as_the_model(onnx_file, run, count):
@@ -161,6 +160,7 @@ def test_openvino_inferencer_reads_the_onnx_file(adapted, workspace):
     np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-4)
 
 
+@pytest.mark.open_clip
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("size", [(80, 80), (100, 150)], ids=["square", "tiles"])
 def test_torch_inferencer_reads_image_files_of_any_size(golden, workspace, monkeypatch, size, steps):

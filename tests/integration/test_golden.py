@@ -1,6 +1,7 @@
 """Golden samples under anomalib's Engine."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,35 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from anomalib import LearningType
-from anomalib.data import ImageBatch, MVTecAD
-from anomalib.engine import Engine
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop
 from torchvision.transforms.v2.functional import to_image
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.hooks import GoldenImageError, UnusableImageError
-from dual_image_clip.weights import EMBEDDED
+from tests import helpers
 from tests.drawn_data import draw_plate, make_category, make_photos, save
+from tests.helpers import assert_same, make_data, make_engine, predict
 
 VISUAL_ONLY = {"adaptation_steps": 0, "lambda_2": 0.0, "lambda_3": 0.0, "lambda_5": 0.0, "smooth": False}
 
 
-def make_model(**arguments) -> DualImageCLIP:
-    return DualImageCLIP(**{"backbone": EMBEDDED, "visualizer": False, "adaptation_steps": 0, **arguments})
-
-
-def make_engine(folder: Path) -> Engine:
-    return Engine(default_root_dir=folder, accelerator="cpu", enable_progress_bar=False)
-
-
-def make_data(root: Path, **arguments) -> MVTecAD:
-    return MVTecAD(root=root, **{"num_workers": 0, "eval_batch_size": 8, **arguments})
-
-
-def predict(model: DualImageCLIP, folder: Path, **data) -> dict[str, ImageBatch]:
-    batches = make_engine(folder).predict(model=model, **data)
-    return {item.image_path: item for batch in batches for item in batch}
+make_model = partial(helpers.make_model, adaptation_steps=0)
 
 
 @pytest.fixture
@@ -168,14 +154,13 @@ def test_a_sixteen_bit_golden_image_is_as_good_as_its_eight_bit_twin(photos, wor
         model = make_model(k_shot=1, few_shot_source=workspace / folder)
         predict(model, tmp_path, data_path=photos)
         tokens.append(model.model.golden_references)
-    torch.testing.assert_close(*tokens, atol=1e-4, rtol=0)
+    assert_same(*tokens, 1e-4)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_reduced_precision(precision, golden, mvtec, tmp_path):
     model = make_model(k_shot=2, few_shot_source=golden, aggregation="median")
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, precision=precision)
-    result = engine.test(model=model, datamodule=make_data(mvtec), verbose=False)[0]
+    result = make_engine(tmp_path, precision=precision).test(model=model, datamodule=make_data(mvtec), verbose=False)[0]
     assert result["pixel_AUROC"] > 0.8
 
 
