@@ -32,6 +32,7 @@ def heatmaps(folder: Path) -> list[Path]:
     return sorted((folder / "results" / "DualImageCLIP").rglob("images/**/*.png"))
 
 
+@pytest.mark.open_clip
 def test_the_command_of_the_readme_in_a_process_of_its_own(mvtec, workspace):
     command = [ANOMALIB, "test", "--model", "DualImageCLIP", "--data", "MVTec", *OFFLINE]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
