@@ -106,6 +106,9 @@ def test_more_seeds_and_categories_keep_the_rows_that_are_there(finished, study_
     assert list(zip(new.category, new.seed, strict=True)) == [("gear", 5)] * 4
     with (tmp_path / "tables.csv").open(encoding="utf-8") as file:
         assert {(line["seeds"], line["categories"]) for line in csv.DictReader(file)} == {("3", "1")}
+    assert start(study_file, f"output={tmp_path}", "seeds=[1]") == 0
+    assert len(written(tmp_path)) == 20
+    assert set(pd.read_csv(tmp_path / "tables.csv").seeds) == {1}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +128,18 @@ def test_what_is_not_finite_is_refused_and_leaves_no_trace(value, path):
     with pytest.raises(ValueError, match=r"pixel_AUROC.* is not finite"):
         results.add(replace(ROW, metrics={"pixel_AUROC": value}))
     assert open_results(path).rows().empty
+
+
+def test_several_may_make_the_file_at_once(path):
+    together = threading.Barrier(8)
+
+    def add(seed):
+        together.wait()
+        open_results(path).add(replace(ROW, seed=seed))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    assert sorted(open_results(path).rows().seed) == [*range(8)]
 
 
 def test_times_of_jobs_are_those_of_all_calls(path):

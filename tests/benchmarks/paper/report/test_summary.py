@@ -95,8 +95,12 @@ def test_a_seed_that_failed_everywhere_leaves_all_categories(study, rows):
     assert summary.means.seeds["Ours+", "pixel_AUROC"] == 2
 
 
-def test_a_method_without_any_result_does_not_restrict_the_others(study, rows):
-    summary = summary_of(study, [row for row in rows if row.setting != CLIP])
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_method_without_any_result_does_not_restrict_the_others(failed, study, rows):
+    others = [row for row in rows if row.setting != CLIP]
+    failures = [replace(row, metrics={}, error="broken") for row in rows if row.setting == CLIP]
+    summary = summary_of(study, [*others, *failures] if failed else others)
+    assert summary.lost_seeds.empty
     assert summary.unmeasured == ["CLIP"]
     assert summary.complete == CATEGORIES
     assert set(summary.means["mean"].dropna().index.unique("row")) == {"Ours", "Ours+"}
