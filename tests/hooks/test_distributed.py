@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 from dual_image_clip.hooks import distributed, post_processing
 from dual_image_clip.hooks.distributed import EachImageOnce, drop_repeats, gather
 from dual_image_clip.hooks.post_processing import AdaptiveThreshold, LabelFreePostProcessor
+from tests.helpers import seeded
 
 SIZES = [(7, 2), (2, 2), (3, 2), (8, 3), (5, 4), (1, 1)]
 
@@ -122,7 +123,7 @@ def twice(values: torch.Tensor, group: object) -> list[torch.Tensor]:
 
 
 def test_threshold_of_gathered_pixels_is_anomalib_s(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     masks = torch.rand(3, 40, 40, generator=generator) < 0.1
     maps = masks + torch.rand(3, 40, 40, generator=generator) * 2
     batch = ImageBatch(image=torch.zeros(3, 3, 40, 40), anomaly_map=maps, gt_mask=masks)

@@ -11,6 +11,7 @@ from scipy.stats import median_abs_deviation
 from torch import Tensor
 
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, robust_limit
+from tests.helpers import seeded, uniform
 
 patient = settings(deadline=None)
 SCORE_MAXIMUM, MAP_MAXIMUM = 4.0, 3.5
@@ -29,7 +30,7 @@ def batch_of(scores: list[float] | Tensor, maps: Tensor | None = None, **ground_
 
 
 def normal_scores(count: int, seed: int = 0) -> Tensor:
-    return 1.5 + 0.1 * torch.randn(count, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2)
+    return 1.5 + 0.1 * torch.randn(count, generator=seeded(seed)).clamp(-2, 2)
 
 
 def predict(processor: PostProcessor, *batches: ImageBatch, stage: str = "predict") -> list[ImageBatch]:
@@ -66,7 +67,7 @@ def test_limit_is_so_many_robust_deviations_above_the_median(values, z_score, sm
 
 
 def test_deviation_estimates_that_of_a_normal_distribution():
-    values = 5 + 2 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    values = 5 + 2 * torch.randn(100_000, generator=seeded(0))
     assert robust_limit(values, 3.0, 0.0) == pytest.approx(5 + 3 * 2, abs=0.1)
 
 
@@ -123,7 +124,7 @@ def test_fewer_than_eight_images_are_not_called_anomalous(stage):
 @pytest.mark.parametrize("size", [1, 5, 40])
 def test_identical_images_are_not_called_anomalous(size):
     # What is random in the adaptation lets identical images differ a little.
-    scores = 1.3 + 0.005 * torch.rand(40, generator=torch.Generator().manual_seed(0))
+    scores = 1.3 + 0.005 * uniform(40)
     batches = [batch_of(chunk, torch.full((len(chunk), 4, 4), 0.7)) for chunk in scores.split(size)]
     for batch in predict(post_processor(), *batches):
         assert not batch.pred_label.any()
@@ -152,7 +153,7 @@ def test_outlier_is_labelled_at_once_when_enough_images_were_seen(stage):
 
 
 def test_mask_holds_the_pixels_above_the_limit_of_the_hottest_ones():
-    maps = 1 + 0.02 * torch.rand(30, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = 1 + 0.02 * uniform(30, 6, 6)
     maps[-1, 2:4, 1:3] = 3.0
     peaks = maps.flatten(1).amax(dim=1)
     limit = robust_limit(peaks, 3.5, 0.01 * MAP_MAXIMUM)
@@ -246,7 +247,7 @@ def test_results_are_never_nan(value, with_maps, stage):
 
 
 def labelled_batches(with_masks: bool = True) -> list[ImageBatch]:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     batches = []
     for _ in range(4):
         labels = torch.rand(8, generator=generator) < 0.4

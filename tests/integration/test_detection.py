@@ -10,6 +10,7 @@ from benchmarks.checkpoint.sets import TestSet, drawn_category
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.method import PseudoAnomalyGenerator, ScoreWeights
 from dual_image_clip.weights import EMBEDDED
+from tests.helpers import seeded
 
 FAMILIES = ("carpet", "foam", "granite", "mesh", "gear", "cookie", "zipper", "button")
 COUNT = 10
@@ -60,7 +61,7 @@ def test_an_encoder_that_mixes_its_patches_up_does_not(unseen, monkeypatch):
     as_grid = DualPathEncoder._as_grid
 
     def mixed(self, local, images):
-        order = torch.randperm(local.shape[1] - 1, generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(local.shape[1] - 1, generator=seeded(0))
         return as_grid(self, torch.cat([local[:, :1], local[:, 1:][:, order]], dim=1), images)
 
     monkeypatch.setattr(DualPathEncoder, "_as_grid", mixed)

@@ -1,6 +1,5 @@
 """Two processes on one machine share an evaluation."""
 
-import csv
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from dual_image_clip.hooks.post_processing import robust_limit
 from tests.drawn_data import draw_plate, make_category, make_photos, save
+from tests.integration.commands import rows_of
 
 # A user's script; Lightning runs it a second time for the other process. Every process writes down what it did.
 SCRIPT = """
@@ -198,8 +198,7 @@ def test_labels_of_photos_take_the_images_of_both_processes_into_account(runs):
 
 def test_list_and_report_hold_the_images_of_both_processes(runs):
     (path,) = (runs.folder / "results" / "photos11").rglob("predictions.csv")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     expected = {path: label for note in runs.notes["photos11"] for path, label in note["labels"].items()}
     assert {row["path"]: row["label"] == "anomalous" for row in rows} == expected
     assert path.with_name("report.html").read_text().count('<li class="card') == 11

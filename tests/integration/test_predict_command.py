@@ -1,7 +1,6 @@
 """A folder in, an answer out: both commands, in processes of their own, as an inspection engineer types them."""
 
 import base64
-import csv
 import html
 import io
 import re
@@ -17,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dual_image_clip.cli import main
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
+from tests.integration.commands import hear_ctrl_c, rows_of
 
 BIN = Path(sys.executable).parent
 OWN = [BIN / "dual-image-clip", "predict"]
@@ -31,18 +32,12 @@ SCRIPT = "<script>alert(1)<script>.png"
 run = partial(subprocess.run, capture_output=True, text=True, check=False, timeout=120)
 
 
-def hear_ctrl_c() -> None:
-    """A process in the background of a shell does not hear it, nor do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def predict(photos: Path, output: str, *more: str) -> int:
+    return main(["predict", str(photos), *NAME, *QUICK, "--output", output, *more])
 
 
 def names(path: Path) -> list[str]:
-    return [Path(row["path"]).name for row in rows(path)]
+    return [Path(row["path"]).name for row in rows_of(path)]
 
 
 class Pictures(HTMLParser):
@@ -91,7 +86,7 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
         assert all(name in said.replace("\n", "") for name in ("broken.png", "truncated.jpg", "speck.png"))
 
     # The list
-    found = rows(workspace / "own" / "predictions.csv")
+    found = rows_of(workspace / "own" / "predictions.csv")
     assert text.splitlines()[0] == "path,score,label,threshold,num_references"
     assert len(found) == 16
     assert Path(found[0]["path"]).name == "spoilt_000.png"
@@ -166,7 +161,7 @@ def test_ctrl_c_keeps_what_is_done(command, workspace):
     assert result.returncode == expected, result.stderr
     assert "Traceback" not in result.stderr
     folder = workspace / "results" / "DualImageCLIP" / "latest"
-    done = rows(folder / "predictions.csv")
+    done = rows_of(folder / "predictions.csv")
     assert 11 <= len(done) < 61
     assert Path(done[0]["path"]).name == "a.png"
     assert done[0]["label"] == "anomalous"
@@ -198,8 +193,6 @@ def test_ctrl_c_keeps_what_is_done(command, workspace):
     ],
 )
 def test_mistakes_take_one_line(arguments, code, message, workspace, photos, monkeypatch, capfd):
-    from dual_image_clip.cli import main
-
     (workspace / "empty").mkdir()
     (workspace / "broken").mkdir()
     (workspace / "broken" / "a.png").write_text("not an image")
@@ -219,21 +212,18 @@ def test_mistakes_take_one_line(arguments, code, message, workspace, photos, mon
 
 
 def test_results_are_replaced_and_no_other_file_is(workspace, photos, capfd):
-    from dual_image_clip.cli import main
-
-    arguments = ["predict", str(photos), *NAME, *QUICK, "--output", "out"]
     heatmaps = workspace / "out" / "images" / "photos"
-    assert main(arguments) == main(arguments) == 0
+    assert predict(photos, "out") == predict(photos, "out") == 0
     written = len(list(heatmaps.iterdir()))
     # A photo that comes in the meantime, and a picture of somebody's own where its heatmap would go.
     save(draw_plate(99)[0], photos / "new.png")
     own = save(draw_plate(7)[0], heatmaps / "new.png")
     before = own.read_bytes()
-    assert main(arguments) == 2
+    assert predict(photos, "out") == 2
     assert "out/images/photos/new.png is there already" in capfd.readouterr().err
     assert own.read_bytes() == before
     own.unlink()
-    assert main(arguments) == 0
+    assert predict(photos, "out") == 0
     assert len(list(heatmaps.iterdir())) == written + 1
 
 
@@ -250,63 +240,39 @@ def test_the_help_says_what_comes_out():
 
 
 def test_a_handful_of_photos_is_ranked_but_not_labelled(workspace, capfd):
-    from dual_image_clip.cli import main
-
     photos = make_photos(workspace / "photos", normal=3, defective=1)
-    assert main(["predict", str(photos), *NAME, *QUICK, "--output", "few", "--num-references", "2"]) == 0
-    found = rows(workspace / "few" / "predictions.csv")
+    assert predict(photos, "few", "--num-references", "2") == 0
+    found = rows_of(workspace / "few" / "predictions.csv")
     assert [(row["label"], row["threshold"]) for row in found] == [("undecided", "")] * 4
     assert {row["num_references"] for row in found} == {"2"}
     assert Path(found[0]["path"]).name == "spoilt_000.png"
     assert "at least eight images" in (workspace / "few" / "report.html").read_text(encoding="utf-8")
     threshold = float(found[0]["score"]) - 1e-4
-    assert (
-        main(
-            [
-                "predict",
-                str(photos),
-                *NAME,
-                *QUICK,
-                "--output",
-                "set",
-                "--num-references",
-                "2",
-                "--threshold",
-                str(threshold),
-            ]
-        )
-        == 0
-    )
-    assert [row["label"] for row in rows(workspace / "set" / "predictions.csv")] == ["anomalous", *["normal"] * 3]
+    assert predict(photos, "set", "--num-references", "2", "--threshold", str(threshold)) == 0
+    assert [row["label"] for row in rows_of(workspace / "set" / "predictions.csv")] == ["anomalous", *["normal"] * 3]
 
 
 def test_one_photo_has_no_reference(workspace):
-    from dual_image_clip.cli import main
-
     photo = next(make_photos(workspace / "photos", normal=0).glob("*.png"))
-    assert main(["predict", str(photo), *NAME, *QUICK, "--output", "one"]) == 0
-    assert [row["num_references"] for row in rows(workspace / "one" / "predictions.csv")] == ["0"]
+    assert predict(photo, "one") == 0
+    assert [row["num_references"] for row in rows_of(workspace / "one" / "predictions.csv")] == ["0"]
 
 
 def test_names_that_are_no_text_do_not_stop_the_list(workspace, capfd):
-    from dual_image_clip.cli import main
-
     photos = make_photos(workspace / "photos", normal=2, defective=0)
     save(draw_plate(5, defect="spot")[0], photos / "a.png")
     try:
         (photos / "a.png").rename(photos / 'caf\udce9, "x".png')
     except OSError:
         pytest.skip("the file system takes UTF-8 names only")
-    assert main(["predict", str(photos), *NAME, *QUICK, "--output", "out"]) == 0
+    assert predict(photos, "out") == 0
     assert 'caf\\udce9, "x".png' in names(workspace / "out" / "predictions.csv")
 
 
 def test_grey_sixteen_bit_photos_are_shown_as_they_are_scored(workspace):
-    from dual_image_clip.cli import main
-
     photos = make_photos(workspace / "photos", normal=2, defective=0)
     Image.fromarray(np.full((64, 64), 32768, dtype=np.uint16)).save(photos / "half.png")
-    assert main(["predict", str(photos), *NAME, *QUICK, "--output", "out"]) == 0
+    assert predict(photos, "out") == 0
     page = Pictures((workspace / "out" / "report.html").read_text(encoding="utf-8"))
     (shown,) = [image["src"] for image in page.named("img") if image["alt"] == "half.png"]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.split(",")[1]))))

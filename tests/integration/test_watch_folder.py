@@ -1,6 +1,5 @@
 """The example that watches a folder."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -16,19 +15,10 @@ from dual_image_clip.streaming import StreamingDetector
 from dual_image_clip.weights import EMBEDDED
 from examples import watch_folder
 from tests.drawn_data import draw_plate, make_photos, save
+from tests.integration.commands import hear_ctrl_c, rows_of
 
 SCRIPT = Path(watch_folder.__file__)
 ARGUMENTS = ["--class-name", "plate", "--backbone", EMBEDDED, "--interval", "0.1"]
-
-
-def hear_ctrl_c() -> None:
-    """A process in the background of a shell does not hear it, nor do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as rows:
-        return list(csv.DictReader(rows))
 
 
 def run_once(folder: Path, *arguments: str) -> list[str]:
