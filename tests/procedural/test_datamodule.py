@@ -121,9 +121,9 @@ def test_another_process_may_be_faster(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [datamodule.folder.name]
 
 
-def test_the_default_root_is_the_users_cache(tmp_path):
-    # The fixture of all tests points the cache at its own folder.
-    assert Procedural().root == tmp_path / "cache" / "dual-image-clip" / "procedural"
+def test_the_default_root_is_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Procedural().root == tmp_path / "dual-image-clip" / "procedural"
 
 
 def test_unknown_category_lists_all_names(tmp_path):
