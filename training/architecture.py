@@ -10,9 +10,10 @@ import open_clip
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dual_image_clip.method import merge_heads, project_to_heads
+from dual_image_clip.method import merge_heads, project_to_heads, residual_block
 from training.drawn_set import IMAGE_SIZE
 from training.recipe import Recipe, TowerRecipe
 
@@ -57,7 +58,7 @@ def architecture(recipe: TowerRecipe) -> dict[str, Any]:
     }
 
 
-def build(recipe: Recipe, folder: Path) -> Any:
+def build(recipe: Recipe, folder: Path) -> open_clip.CLIP:
     """Makes the open_clip model, with a start that suits a short training.
 
     Args:
@@ -65,7 +66,7 @@ def build(recipe: Recipe, folder: Path) -> Any:
         folder: Where the architecture's configuration is written, as open_clip wants it.
 
     Returns:
-        An ``open_clip.CLIP``.
+        The model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{recipe.name}.json").write_text(json.dumps(architecture(recipe.tower), indent=2) + "\n")
@@ -79,14 +80,14 @@ def build(recipe: Recipe, folder: Path) -> Any:
 
 
 @torch.no_grad()
-def start_image_tower(visual: Any, generator: torch.Generator) -> None:
+def start_image_tower(visual: VisionTransformer, generator: torch.Generator) -> None:
     """Starts the image tower where it can already tell patches apart.
 
     The patch embedding starts as a cosine transform, the position embedding as sines, and attention as "mimetic"
     (Trockman and Kolter, 2023): queries like keys, output projections like minus values.
 
     Args:
-        visual: An open_clip ``VisionTransformer``.
+        visual: The image tower.
         generator: Source of randomness.
     """
     width, _, patch, _ = visual.conv1.weight.shape
@@ -104,8 +105,7 @@ def cosine_filters(count: int, patch: int) -> NDArray[np.float32]:
         patch: Their side.
 
     Returns:
-        Filters ``(count, 3, patch, patch)``; higher frequencies are weighted up, because
-        pictures have less of them.
+        Filters ``(count, 3, patch, patch)``; higher frequencies are weighted up, because pictures have less of them.
     """
     steps = np.arange(patch)
     waves = np.cos(np.pi * (steps + 0.5) * steps[:, None] / patch) * math.sqrt(2 / patch)
@@ -145,11 +145,11 @@ def sine_positions(side: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width), grid])
 
 
-def two_path_tokens(visual: Any, images: Tensor, window: tuple[int, int] = (0, 0)) -> TwoPathTokens:
+def two_path_tokens(visual: VisionTransformer, images: Tensor, window: tuple[int, int] = (0, 0)) -> TwoPathTokens:
     """Runs the image tower along both paths as the detector's ``DualPathEncoder`` does, for training.
 
     Args:
-        visual: An open_clip ``VisionTransformer``.
+        visual: The image tower.
         images: Normalised images ``(B, 3, H, W)``, at most as large as the tower's.
         window: Row and column, in patches, of the place in the position embedding where the images lie.
 
@@ -163,8 +163,7 @@ def two_path_tokens(visual: Any, images: Tensor, window: tuple[int, int] = (0, 0
     for block in visual.transformer.resblocks:
         query, key, value = project_to_heads(block.attn, block.ln_1(ordinary))
         local = local + merge_heads(block.attn, _attend(value, value, value))
-        ordinary = ordinary + merge_heads(block.attn, _attend(query, key, value))
-        ordinary = ordinary + block.mlp(block.ln_2(ordinary))
+        ordinary = residual_block(block, ordinary, merge_heads(block.attn, _attend(query, key, value)))
     ordinary, local = visual.ln_post(ordinary), visual.ln_post(local[:, 1:])
     return TwoPathTokens(ordinary[:, 0] @ visual.proj, local @ visual.proj, ordinary[:, 1:])
 
@@ -176,7 +175,7 @@ def _embed_patches(embedding: nn.Conv2d, images: Tensor) -> Tensor:
     return F.linear(patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2), embedding.weight.flatten(1))
 
 
-def _positions(visual: Any, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def _positions(visual: VisionTransformer, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
     row, column = window
     height, width = (side // patch for side, patch in zip(size, visual.patch_size, strict=True))
     embedding = visual.positional_embedding

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dual_image_clip.procedural import HELD_OUT_DEFECTS, Category
-from dual_image_clip.procedural.canvas import generator
-from dual_image_clip.procedural.datamodule import RENDERER_VERSION
+from dual_image_clip.procedural import HELD_OUT_DEFECTS, RENDERER_VERSION, Category, generator
 from training.recipe import DataRecipe
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SIZE = 240
+_PARTS = ("images", "masks")
 
 
 class FamilyData(NamedTuple):
@@ -67,9 +66,6 @@ def load_training_set(folder: Path, recipe: DataRecipe) -> list[FamilyData]:
         FamilyData(name, *(np.load(_folder(folder, name, recipe) / f"{part}.npy", mmap_mode="r") for part in _PARTS))
         for name in recipe.families
     ]
-
-
-_PARTS = ("images", "masks")
 
 
 def _folder(folder: Path, name: str, recipe: DataRecipe) -> Path:

@@ -5,15 +5,16 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import open_clip
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from dual_image_clip.method import Adapters, ScoreWeights, adapt_tokens
+from dual_image_clip.method import Adapters, adapt_tokens
 from training.adapters import draw_adapters, fit_images, task_of_product
 from training.architecture import two_path_tokens
 from training.batches import (
@@ -40,6 +41,7 @@ from training.text_tower import GENERIC, words_of_families
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY = 50
+_CURVES_EVERY = 5
 _LARGEST_LOGIT_SCALE = 100.0
 _RIGHT_GENERIC_WRONG = (0.5, 0.2, 0.3)
 _ONE_REFERENCE = 0.5
@@ -106,7 +108,7 @@ class ImageTraining:
     """
 
     def __init__(
-        self, clip: Any, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path
+        self, clip: open_clip.CLIP, texts: dict[str, Tensor], data: list[FamilyData], recipe: Recipe, checkpoint: Path
     ) -> None:
         torch.manual_seed(recipe.seed + 2)
         self.clip = clip
@@ -150,8 +152,10 @@ class ImageTraining:
         with torch.no_grad():
             self.clip.logit_scale.clamp_(0, math.log(_LARGEST_LOGIT_SCALE))
         self.step += 1
-        aucs = {name: float(binary_auroc(*pair)) for name, pair in step.scores.items()} if self._reports_soon() else {}
-        return {**step.losses, "norm": float(norm), **aucs}
+        values = {**step.losses, "norm": float(norm)}
+        if self.step % _CURVES_EVERY == 0:
+            values |= {name: float(binary_auroc(*pair)) for name, pair in step.scores.items()}
+        return values
 
     def _draw(self, moment: Moment) -> tuple[Batch, Tensor, np.random.Generator, torch.Generator]:
         """The batch of a step, its pictures, and what the rest of the step draws from."""
@@ -168,9 +172,6 @@ class ImageTraining:
         add_pseudo_anomalies(batch, settings.pseudo_share, rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         return batch, photograph(batch.images, generator), rng, generator
-
-    def _reports_soon(self) -> bool:
-        return self.step % 5 == 0
 
     def _losses(self, batch: Batch, pictures: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Step:
         weights, size = self.recipe.loss, batch.images.shape[1]
@@ -189,10 +190,10 @@ class ImageTraining:
         visual = reference_distances(patch_tokens, batch.pairs, weights.most_references, rng)
         language = torch.einsum("bnd,bd->bn", patch_tokens, axis)
         if adapted:
-            zero_shot = joint_maps(visual, language.sigmoid(), ScoreWeights())
+            zero_shot = joint_maps(visual, language.sigmoid())
             adapters = self._adapters(batch, patch_tokens.detach(), labels, zero_shot.detach(), axis, generator)
             language = torch.einsum("bnd,bd->bn", adapt_tokens(patch_tokens, adapters), axis)
-        joint = joint_maps(visual, language.sigmoid(), ScoreWeights())
+        joint = joint_maps(visual, language.sigmoid())
         image = class_logit.sigmoid() + visual.amax(dim=1) + language.sigmoid().amax(dim=1)
         read = self.heads.logits
         losses = {
@@ -207,15 +208,10 @@ class ImageTraining:
         }
         counted, shown = labels.counted > 0, labels.images_counted > 0
         patch_labels, image_labels = labels.patches[counted].int(), labels.images[shown].int()
-        scores = {
-            "pixel L": (language.detach()[counted], patch_labels),
-            "pixel V": (visual.detach()[counted], patch_labels),
-            "pixel J": (joint.detach()[counted], patch_labels),
-            "image L": (language.detach().amax(1)[shown], image_labels),
-            "image V": (visual.detach().amax(1)[shown], image_labels),
-            "image C": (class_logit.detach()[shown], image_labels),
-            "image J": (image.detach()[shown], image_labels),
-        }
+        maps = {"L": language, "V": visual, "J": joint}
+        images = {"L": language.amax(dim=1), "V": visual.amax(dim=1), "C": class_logit, "J": image}
+        scores = {f"pixel {name}": (each.detach()[counted], patch_labels) for name, each in maps.items()}
+        scores |= {f"image {name}": (each.detach()[shown], image_labels) for name, each in images.items()}
         loss = sum((getattr(weights, name) * value for name, value in losses.items()), torch.zeros(()))
         return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores)
 
@@ -322,7 +318,7 @@ def learning_rate(step: int, steps: int, warm_up: int) -> float:
     return min(1.0, (step + 1) / warm_up) * (_SLOWEST + (1 - _SLOWEST) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def make_optimizers(clip: Any, heads: Heads, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(clip: open_clip.CLIP, heads: Heads, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest."""
     settings = recipe.images
     blocks: list[nn.Parameter] = []

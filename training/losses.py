@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from dual_image_clip.method import ScoreWeights
+from dual_image_clip.method import ScoreWeights, upsample_map
 from training.batches import IMAGES_PER_PRODUCT
 
 _COVERED = 0.05
@@ -122,12 +122,12 @@ def patch_ranking_loss(logits: Tensor, labels: PatchLabels, weights: Tensor) -> 
     return (each * weights[defective]).sum() / weights[defective].sum().clamp(min=1e-6)
 
 
-def joint_maps(visual_map: Tensor, language_map: Tensor, weights: ScoreWeights) -> Tensor:
+def joint_maps(visual_map: Tensor, language_map: Tensor) -> Tensor:
     """Eq. 12 of square maps, smoothed like the detector's, ``(B, N)`` each."""
+    weights = ScoreWeights()
     fused = weights.lambda_1 * visual_map + weights.lambda_2 * language_map
     side = math.isqrt(fused.shape[1])
-    grid = F.pad(fused.view(-1, 1, side, side), (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(grid, 3, stride=1).flatten(1)
+    return upsample_map(fused.unflatten(1, (side, side)), (side, side)).flatten(1)
 
 
 def ranking_loss(scores: Tensor, labels: PatchLabels, scale: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ same way whatever the class. Words that it was never shown have all-zero token e
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -14,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from dual_image_clip.method import encode_prompts, prompt_ensemble, residual_block
-from dual_image_clip.method.attention import causal_self_attention
+from dual_image_clip.class_names import class_name_from_category
+from dual_image_clip.method import causal_self_attention, encode_prompts, prompt_ensemble, residual_block
 from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ _START_DEVIATION = 0.3
 
 def words_of_families(families: Sequence[str]) -> list[str]:
     """The words for some families, in their order."""
-    return [name.replace("_", " ") for name in families]
+    return [class_name_from_category(name) for name in families]
 
 
 class PromptBook:
@@ -88,11 +87,11 @@ def design_targets(
     return targets
 
 
-def fit_text_tower(clip: Any, book: PromptBook, recipe: Recipe) -> None:
+def fit_text_tower(clip: open_clip.CLIP, book: PromptBook, recipe: Recipe) -> None:
     """Fits the text tower in place, and sets the token embeddings of all other words to zero.
 
     Args:
-        clip: An open_clip model.
+        clip: The model.
         book: The prompts.
         recipe: The recipe.
     """
@@ -124,7 +123,7 @@ def fit_text_tower(clip: Any, book: PromptBook, recipe: Recipe) -> None:
 
 
 @torch.no_grad()
-def embed_words(clip: Any, book: PromptBook, count: int, seed: int) -> dict[str, Tensor]:
+def embed_words(clip: open_clip.CLIP, book: PromptBook, count: int, seed: int) -> dict[str, Tensor]:
     """Embeddings of some prompts of every word.
 
     Args:
@@ -147,7 +146,7 @@ def embed_words(clip: Any, book: PromptBook, count: int, seed: int) -> dict[str,
 class _CompactTable:
     """Stands in for the token embedding while it is fitted: only the tokens that occur, and one for all others."""
 
-    def __init__(self, clip: Any, book: PromptBook, generator: torch.Generator) -> None:
+    def __init__(self, clip: open_clip.CLIP, book: PromptBook, generator: torch.Generator) -> None:
         self._clip = clip
         self._used = book.used_tokens()
         self._full: nn.Embedding = clip.token_embedding
@@ -201,7 +200,7 @@ def _draw_prompts(
     return torch.stack(prompts), torch.stack(wanted)
 
 
-def _encode(clip: Any, tokens: Tensor, table: _CompactTable) -> Tensor:
+def _encode(clip: open_clip.CLIP, tokens: Tensor, table: _CompactTable) -> Tensor:
     ends = tokens.argmax(dim=1)
     length = int(ends.max()) + 1
     hidden = clip.token_embedding(table.numbers(tokens[:, :length])) + clip.positional_embedding[:length]

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMILIES, Category
-from dual_image_clip.procedural.canvas import generator
-from training import data as data_module
+from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMILIES, Category, generator
+from training import drawn_set
 from training.batches import add_pseudo_anomalies, cover_of_patches, draw_batch, photograph
 from training.drawn_set import draw_training_set, load_training_set
 from training.recipe import TRAINING_FAMILIES, DataRecipe
@@ -45,8 +44,8 @@ def test_defects_of_training_are_never_held_out(tmp_path, monkeypatch):
             asked.append(defect)
             return super().anomalous(role, index, defect)
 
-    monkeypatch.setattr(data_module, "Category", Watched)
-    data_module._draw_family("strap", tmp_path, DataRecipe(products=8))
+    monkeypatch.setattr(drawn_set, "Category", Watched)
+    drawn_set._draw_family("strap", tmp_path, DataRecipe(products=8))
     assert len(asked) == 32
     assert set(asked).isdisjoint(HELD_OUT_DEFECTS)
     assert len(set(asked)) > 4
@@ -54,7 +53,7 @@ def test_defects_of_training_are_never_held_out(tmp_path, monkeypatch):
 
 def test_only_what_is_missing_is_drawn_again(drawn, monkeypatch):
     folder, families = drawn
-    monkeypatch.setattr(data_module, "_draw_family", None)  # would fail if it were called
+    monkeypatch.setattr(drawn_set, "_draw_family", None)  # would fail if it were called
     draw_training_set(folder, SMALL)
     assert [family.name for family in families] == SMALL.families
 

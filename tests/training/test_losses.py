@@ -107,7 +107,7 @@ def test_patches_that_are_neither_do_not_count():
 def test_joint_map_is_the_detectors():
     visual, language = torch.rand(2, 5, 5), torch.rand(2, 5, 5)
     expected = upsample_map(fuse_maps(visual, language, ScoreWeights()), (5, 5))
-    found = joint_maps(visual.flatten(1), language.flatten(1), ScoreWeights())
+    found = joint_maps(visual.flatten(1), language.flatten(1))
     torch.testing.assert_close(found.view(2, 5, 5), expected)
 
 
