@@ -3,17 +3,19 @@
 Nothing of these enters training or the choice of a recipe, but for ``validation``, which is there for that choice.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.paper.images import CategoryImages
+from dual_image_clip.class_names import class_name_from_category
 from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMILIES, Category
 
 IMAGE_SIZE = 240
@@ -21,26 +23,7 @@ VALIDATION_SEED = 500
 PHOTOGRAPHS_FOR_A_DRAWING = 10
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """Images of one category, in random order.
-
-    Attributes:
-        category: What they show.
-        images: RGB, ``(N, H, W, 3)`` in 0..255.
-        labels: Whether an image is defective, ``(N,)``.
-        masks: Where, ``(N, H, W)``; ``None`` where nobody knows.
-    """
-
-    category: str
-    images: NDArray[np.uint8]
-    labels: NDArray[np.bool_]
-    masks: NDArray[np.bool_] | None
-
-    __test__ = False  # or pytest would take it for a test
-
-
-def drawn_category(family: str, seed: int, count: int, only_held_out_defects: bool = False) -> TestSet:
+def drawn_category(family: str, seed: int, count: int, only_held_out_defects: bool = False) -> CategoryImages:
     """Draws good and defective images of a product.
 
     Args:
@@ -50,89 +33,88 @@ def drawn_category(family: str, seed: int, count: int, only_held_out_defects: bo
         only_held_out_defects: Whether to leave out the kinds of defect that models may be trained on.
 
     Returns:
-        The images.
+        The images in random order, with masks; of a file, there is only a name.
     """
     category = Category(family, seed, IMAGE_SIZE)
     kinds = [kind for kind in category.defects if not only_held_out_defects or kind in HELD_OUT_DEFECTS]
+    defects = [kinds[index % len(kinds)] for index in range(count)]
     good = [category.normal("test", index) for index in range(count)]
-    defective = [category.anomalous("anomalous", index, kinds[index % len(kinds)]) for index in range(count)]
-    images = np.stack([*good, *(image for image, _ in defective)])
+    defective = [category.anomalous("anomalous", index, defect) for index, defect in enumerate(defects)]
+    names = [f"{family}/{kind}/{index:03}.png" for kind in ("good", "anomalous") for index in range(count)]
     masks = np.concatenate([np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), bool), [mask for _, mask in defective]])
-    return _shuffled(family, images, np.arange(2 * count) >= count, masks, seed)
+    return _shuffled([*good, *(image for image, _ in defective)], masks, names, class_name_from_category(family), seed)
 
 
-def held_out_families(seed: int, count: int) -> Iterator[TestSet]:
+def held_out_families(seed: int, count: int) -> Iterator[CategoryImages]:
     """Families that no model may be trained on, with every kind of defect."""
     return (drawn_category(family, seed, count) for family in HELD_OUT_FAMILIES)
 
 
-def held_out_families_and_defects(seed: int, count: int) -> Iterator[TestSet]:
+def held_out_families_and_defects(seed: int, count: int) -> Iterator[CategoryImages]:
     """Families and kinds of defect that no model may be trained on."""
-    return (
-        drawn_category(family, seed, count, only_held_out_defects=True)
-        for family in HELD_OUT_FAMILIES
-        if set(FAMILIES[family].defects()) & set(HELD_OUT_DEFECTS)
-    )
+    return _with_held_out_defects(HELD_OUT_FAMILIES, seed, count)
 
 
-def held_out_defects(seed: int, count: int) -> Iterator[TestSet]:
+def held_out_defects(seed: int, count: int) -> Iterator[CategoryImages]:
     """New products of the families that models are trained on, with kinds of defect that they are not."""
-    return (
-        drawn_category(family, seed, count, only_held_out_defects=True)
-        for family in FAMILIES
-        if family not in HELD_OUT_FAMILIES and set(FAMILIES[family].defects()) & set(HELD_OUT_DEFECTS)
-    )
+    return _with_held_out_defects((family for family in FAMILIES if family not in HELD_OUT_FAMILIES), seed, count)
 
 
-def validation(seed: int, count: int) -> Iterator[TestSet]:
+def validation(seed: int, count: int) -> Iterator[CategoryImages]:
     """Other products of the held-out families; the only set that recipes may be compared on."""
     return held_out_families(VALIDATION_SEED + seed, count)
 
 
-def solar_cells(seed: int, count: int) -> Iterator[TestSet]:
+def solar_cells(seed: int, count: int) -> Iterator[CategoryImages]:
     """Photographs of solar cells that the experts were sure of (PyPI: ``elpv-dataset``)."""
     folder = Path(str(files("elpv_dataset"))) / "data"
     labels = pd.read_csv(folder / "labels.csv", sep=r"\s+", names=["path", "probability", "type"])
-    sound, defective = (
-        [folder / path for path in labels.path[np.isclose(labels.probability, probability)]] for probability in (0, 1)
-    )
-    yield _photographs("solar cell", sound, defective, seed, count)
+    good, defective = ([folder / path for path in labels.path[labels.probability == sure]] for sure in (0, 1))
+    yield _photographs(good, defective, "solar cell", seed, count)
 
 
-def textile_local(seed: int, count: int) -> Iterator[TestSet]:
+def textile_local(seed: int, count: int) -> Iterator[CategoryImages]:
     """Simulated textiles with a local defect (PyPI: ``conformal-clip-data``)."""
     yield _textiles("local", seed, count)
 
 
-def textile_global(seed: int, count: int) -> Iterator[TestSet]:
+def textile_global(seed: int, count: int) -> Iterator[CategoryImages]:
     """Simulated textiles that are wrong as a whole (PyPI: ``conformal-clip-data``)."""
     yield _textiles("global", seed, count)
 
 
-TEST_SETS: dict[str, Callable[[int, int], Iterator[TestSet]]] = {
-    "held_out_families": held_out_families,
-    "held_out_families_and_defects": held_out_families_and_defects,
-    "held_out_defects": held_out_defects,
-    "validation": validation,
-    "solar_cells": solar_cells,
-    "textile_local": textile_local,
-    "textile_global": textile_global,
+TEST_SETS: dict[str, Callable[[int, int], Iterator[CategoryImages]]] = {
+    each.__name__: each
+    for each in (
+        held_out_families,
+        held_out_families_and_defects,
+        held_out_defects,
+        validation,
+        solar_cells,
+        textile_local,
+        textile_global,
+    )
 }
+"""Sets by name; each takes a seed and the number of images of each kind and category."""
 
 
-def _textiles(defect: str, seed: int, count: int) -> TestSet:
+def _with_held_out_defects(families: Iterable[str], seed: int, count: int) -> Iterator[CategoryImages]:
+    able = [family for family in families if set(FAMILIES[family].defects()) & set(HELD_OUT_DEFECTS)]
+    return (drawn_category(family, seed, count, only_held_out_defects=True) for family in able)
+
+
+def _textiles(defect: str, seed: int, count: int) -> CategoryImages:
     folder = Path(str(files("conformal_clip_data"))) / "data" / "textile_images" / "simulated"
     good, defective = (sorted((folder / kind).glob("*.jpg")) for kind in ("nominal", defect))
-    return _photographs("textile", good, defective, seed, count)
+    return _photographs(good, defective, "textile", seed, count)
 
 
-def _photographs(category: str, good: list[Path], defective: list[Path], seed: int, count: int) -> TestSet:
+def _photographs(good: list[Path], defective: list[Path], class_name: str, seed: int, count: int) -> CategoryImages:
     rng = np.random.default_rng(seed)
     # There are a dozen drawn categories, but only this one.
     count *= PHOTOGRAPHS_FOR_A_DRAWING
     chosen = [path for paths in (good, defective) for path in rng.choice(np.array(paths), count, replace=False)]
-    images = np.stack([_read(path) for path in chosen])
-    return _shuffled(category, images, np.arange(2 * count) >= count, None, seed)
+    return _shuffled([_read(path) for path in chosen], None, [str(path) for path in chosen], class_name, seed)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
@@ -141,7 +123,14 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _shuffled(
-    category: str, images: NDArray[np.uint8], labels: NDArray[np.bool_], masks: NDArray[np.bool_] | None, seed: int
-) -> TestSet:
+    images: list[NDArray[np.uint8]], masks: NDArray[np.bool_] | None, names: list[str], class_name: str, seed: int
+) -> CategoryImages:
+    """Puts as many good images and, behind them, defective ones into random order."""
     order = np.random.default_rng(seed).permutation(len(images))
-    return TestSet(category, images[order], labels[order], None if masks is None else masks[order])
+    return CategoryImages(
+        images=torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).float() / 255,
+        labels=torch.from_numpy(order >= len(images) // 2),
+        masks=None if masks is None else torch.from_numpy(masks[order]),
+        paths=[names[index] for index in order],
+        class_name=class_name,
+    )

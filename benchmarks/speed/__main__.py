@@ -6,12 +6,26 @@ Example:
     python -m benchmarks.speed stream --count 50
 """
 
+import argparse
+import logging
 import sys
 
 from benchmarks.speed import folder, stream, tower
 
-SUBJECTS = {"tower": tower.main, "folder": folder.main, "stream": stream.main}
+
+def main() -> None:
+    """Measures a subject, or the tower."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    subjects = parser.add_subparsers(metavar="{tower,folder,stream}")
+    for subject in (tower, folder, stream):
+        name = subject.__name__.rpartition(".")[2]
+        own = subjects.add_parser(name, description=subject.__doc__, formatter_class=parser.formatter_class)
+        subject.add_arguments(own)
+        own.set_defaults(measure=subject.main)
+    arguments = parser.parse_args(sys.argv[1:] or ["tower"])
+    logging.disable(logging.WARNING)
+    arguments.measure(arguments)
+
 
 if __name__ == "__main__":
-    subject = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in SUBJECTS else "tower"
-    SUBJECTS[subject]()
+    main()

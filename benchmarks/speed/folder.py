@@ -9,75 +9,65 @@ Example:
 """
 
 import argparse
-import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from anomalib.engine import Engine
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
-from torch import nn
 
-from benchmarks.speed.tower import BACKBONE, CLASS_NAME, describe_machine
-from dual_image_clip import DualImageCLIP
-from dual_image_clip.procedural.render import Category
+from benchmarks.speed.instruments import CLASS_NAME, describe_machine, elapsed, random_model
+from dual_image_clip.prediction import REPORT_NAME, PredictionReport
+from dual_image_clip.procedural import Category
 
-_FAMILY = "nut"
+FAMILY = "nut"
 
 
 class Stopwatch:
-    """Adds up the time that is spent inside a module.
+    """Adds up the seconds that calls take.
 
     Args:
-        module: The module.
+        run: What is called.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, run: Callable[..., Any]) -> None:
         self.seconds = 0.0
-        self._start = 0.0
-        module.register_forward_pre_hook(self._begin)
-        module.register_forward_hook(self._end)
+        self._run = run
 
-    def _begin(self, *args: Any) -> None:
-        del args
-        self._start = time.perf_counter()
-
-    def _end(self, *args: Any) -> None:
-        del args
-        self.seconds += time.perf_counter() - self._start
+    def __call__(self, *arguments: Any) -> Any:
+        """Passes a call on."""
+        start = time.perf_counter()
+        result = self._run(*arguments)
+        self.seconds += time.perf_counter() - start
+        return result
 
 
-def main() -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--images", type=int, default=20, help="number of photos (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=1024, help="side of a photo in pixels (default: %(default)s)")
+    parser.add_argument("--adaptation-steps", type=int, default=2, help="of the adaptation (default: %(default)s)")
+
+
+def main(arguments: argparse.Namespace) -> None:
     """Draws photos, predicts, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=20, help="number of photos (default: 20)")
-    parser.add_argument("--size", type=int, default=1024, help="side of a photo in pixels (default: 1024)")
-    parser.add_argument("--adaptation-steps", type=int, default=2, help="steps of the adaptation (default: 2)")
-    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    count = arguments.images
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        draw_photos(folder / "photos", arguments.images, arguments.size)
-        model = DualImageCLIP(
-            class_name=CLASS_NAME,
-            backbone=BACKBONE,
-            pretrained=None,
-            adaptation_steps=arguments.adaptation_steps,
-            visualizer=ImageVisualizer(output_dir=folder / "output" / "images"),
-        )
-        # The text of a category is encoded once on a machine, which is no matter of images.
-        model.set_class_name(CLASS_NAME)
-        whole, inside = measure(model, folder)
-        size = (folder / "output" / "report.html").stat().st_size
-    print(f"{describe_machine()}; {arguments.images} photos of {arguments.size}×{arguments.size} pixels")
-    print(f"whole run      {whole / arguments.images:.3f} s an image")
-    print(f"model alone    {inside / arguments.images:.3f} s an image")
+        photos, output = Path(name) / "photos", Path(name) / "output"
+        draw_photos(photos, count, arguments.size)
+        whole, inside = time_prediction(photos, output, arguments.adaptation_steps)
+        size = (output / REPORT_NAME).stat().st_size
+    print(f"{describe_machine()}; {count} photos of {arguments.size}×{arguments.size} pixels")
+    print(f"whole run      {whole / count:.3f} s an image")
+    print(f"model alone    {inside / count:.3f} s an image")
     print(f"ratio          {whole / inside:.2f}")
-    print(f"report         {size / arguments.images / 1000:.1f} kB an image")
+    print(f"report         {size / count / 1000:.1f} kB an image")
 
 
 def draw_photos(folder: Path, count: int, side: int) -> None:
@@ -89,29 +79,27 @@ def draw_photos(folder: Path, count: int, side: int) -> None:
         side: Width and height in pixels.
     """
     folder.mkdir()
-    product = Category(_FAMILY)
+    product = Category(FAMILY)
     for index in range(count):
         photo = Image.fromarray(product.normal("benchmark", index))
         photo.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{index:05}.jpg")
 
 
-def measure(model: DualImageCLIP, folder: Path) -> tuple[float, float]:
+def time_prediction(photos: Path, output: Path, adaptation_steps: int) -> tuple[float, float]:
     """Times a prediction.
 
     Args:
-        model: The model.
-        folder: Holds ``photos``, gains ``output``.
+        photos: Folder of the photos.
+        output: Folder of heatmaps, list and report.
+        adaptation_steps: Steps of the adaptation.
 
     Returns:
         Seconds of the whole run, and those of them that were spent in the model.
     """
-    stopwatch = Stopwatch(model.model)
-    model.prediction_report.folder = folder / "output"
-    engine = Engine(default_root_dir=folder / "output", logger=False)
-    start = time.perf_counter()
-    engine.predict(model=model, data_path=folder / "photos", return_predictions=False)
-    return time.perf_counter() - start, stopwatch.seconds
-
-
-if __name__ == "__main__":
-    main()
+    model = random_model(adaptation_steps=adaptation_steps, visualizer=ImageVisualizer(output_dir=output / "images"))
+    # The text of a category is encoded once on a machine, which is no matter of images.
+    model.set_class_name(CLASS_NAME)
+    engine = Engine(default_root_dir=output, logger=False, callbacks=[PredictionReport(output)])
+    with patch.object(model.model, "compare", Stopwatch(model.model.compare)) as stopwatch:
+        whole = elapsed(lambda: engine.predict(model=model, data_path=photos, return_predictions=False))
+    return whole, stopwatch.seconds

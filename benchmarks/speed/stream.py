@@ -9,24 +9,15 @@ Example:
 """
 
 import argparse
-import logging
 import statistics
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.speed.tower import (
-    BACKBONE,
-    CLASS_NAME,
-    IMAGE_SIZE,
-    describe_machine,
-    elapsed,
-    ordinary_path,
-    random_model,
-)
+from benchmarks.paper.peers.clip import ordinary_path
+from benchmarks.speed.instruments import CLASS_NAME, elapsed, memory_megabytes, print_table, random_model
 from dual_image_clip.streaming import StreamingDetector
+from dual_image_clip.weights import Backbone
 
 REFERENCES = 8
 # By then the references are all there, and so are the buffers of torch.
@@ -36,22 +27,34 @@ BARE_EVERY = 5
 PRECISIONS = ("float32", "bfloat16")
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+class Latencies(NamedTuple):
+    """Seconds of single images.
+
+    Attributes:
+        detected: Of all images, by the detector.
+        bare: Of some of them, a bare pass of open_clip's ``encode_image``.
+        own_bare: Of the same ones, the same layers with this package's attention.
+    """
+
+    detected: list[float]
+    bare: list[float]
+    own_bare: list[float]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument("--count", type=int, default=1000, help="images (default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="(default: %(default)s)")
-    arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measures and prints."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16"):
-        rows = measure(arguments.count)
-    table = Table("measure", "value", title=f"{BACKBONE}, {arguments.precision}, {describe_machine()}")
-    for name, value in rows:
-        table.add_row(name, value)
-    Console(width=120).print(table)
+        rows = stream_rows(arguments.count)
+    print_table(arguments.precision, rows)
 
 
-def measure(count: int) -> list[tuple[str, str]]:
+def stream_rows(count: int) -> list[tuple[str, str]]:
     """Scores random images one by one.
 
     Args:
@@ -62,50 +65,43 @@ def measure(count: int) -> list[tuple[str, str]]:
     """
     model = random_model(adaptation_steps=0)
     model.class_name = CLASS_NAME
-    clip = model.backbone.clip
-    generator = torch.Generator().manual_seed(0)
     detector = StreamingDetector(model, REFERENCES)
-    detected: list[float] = []
-    bare: dict[str, list[float]] = {"open_clip's encode_image": [], "the same layers with this package's attention": []}
-
-    def score_images(number: int) -> None:
-        for index in range(number):
-            image = torch.rand(3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
-            detected.append(elapsed(lambda image=image: detector(image)))  # type: ignore[misc]
-            if index % BARE_EVERY == 0:
-                batch = image.unsqueeze(0)
-                open_clips, own = bare.values()
-                open_clips.append(elapsed(lambda batch=batch: clip.encode_image(batch)))  # type: ignore[misc]
-                own.append(elapsed(lambda batch=batch: ordinary_path(clip.visual, batch)))  # type: ignore[misc]
-
-    score_images(WARM_UP)
-    for times in (detected, *bare.values()):
-        times.clear()
-    at_start = resident_megabytes()
-    score_images(count)
-    at_end = resident_megabytes()
-    latency = statistics.median(detected)
+    time_images(detector, model.backbone, WARM_UP)
+    at_start = memory_megabytes("VmRSS")
+    seconds = time_images(detector, model.backbone, count)
+    at_end = memory_megabytes("VmRSS")
+    latency, bare, own_bare = map(statistics.median, seconds)
+    slow = torch.tensor(seconds.detected).quantile(0.99).item()
     return [
         (f"median latency of {count} images, {REFERENCES} references", f"{1000 * latency:.0f} ms"),
-        ("99 of 100 images took at most", f"{1000 * torch.tensor(detected).quantile(0.99).item():.0f} ms"),
-        *(
-            (
-                f"against a bare pass of one image, {name}",
-                f"{latency / statistics.median(times):.2f} × {1000 * statistics.median(times):.0f} ms",
-            )
-            for name, times in bare.items()
-        ),
+        ("99 of 100 images took at most", f"{1000 * slow:.0f} ms"),
+        ("against a bare pass of one image, open_clip's encode_image", _ratio(latency, bare)),
+        ("against a bare pass of one image, the same layers with this package's attention", _ratio(latency, own_bare)),
         (f"resident memory after {WARM_UP} images", f"{at_start:.1f} MB"),
         (f"resident memory after {WARM_UP + count} images", f"{at_end:.1f} MB"),
     ]
 
 
-def resident_megabytes() -> float:
-    """Resident memory of this process in MB (10⁶ bytes)."""
-    status = Path("/proc/self/status").read_text()
-    kibibytes = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    return kibibytes * 1024 / 1e6
+def time_images(detector: StreamingDetector, backbone: Backbone, count: int) -> Latencies:
+    """Times random images, and bare passes of every fifth of them.
+
+    Args:
+        detector: The detector.
+        backbone: Its backbone.
+        count: Number of images.
+
+    Returns:
+        What each took.
+    """
+    latencies = Latencies([], [], [])
+    for index in range(count):
+        images = torch.rand(1, 3, *backbone.image_size)
+        latencies.detected.append(elapsed(detector, images[0]))
+        if index % BARE_EVERY == 0:
+            latencies.bare.append(elapsed(backbone.clip.encode_image, images))
+            latencies.own_bare.append(elapsed(ordinary_path, backbone.clip.visual, images))
+    return latencies
 
 
-if __name__ == "__main__":
-    main()
+def _ratio(latency: float, bare: float) -> str:
+    return f"{latency / bare:.2f} × {1000 * bare:.0f} ms"
