@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -93,8 +94,7 @@ def text_rows() -> list[tuple[str, str]]:
         cached_text_embeddings(clip, ensemble, lambda: encode_ensemble(clip, tokenizer, ensemble))
 
     plain = elapsed(encode_plainly)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder):
         cold, warm = elapsed(encode), elapsed(encode)
     return [
         ("text of a category, all 77 tokens of every prompt", f"{plain:.1f} s"),

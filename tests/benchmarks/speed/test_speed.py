@@ -1,0 +1,94 @@
+"""Every measurement on a tower of a few thousand weights, which is what the full-size one is measured with."""
+
+import logging
+import re
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import __main__ as command
+from benchmarks.speed import folder, instruments, stream, tower
+from tests.helpers import TINY
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    for module in (tower, folder, stream):
+        monkeypatch.setattr(module, "random_model", partial(instruments.random_model, TINY))
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def start(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.speed", *arguments])
+    command.main()
+
+
+def test_candidates_are_timed_in_turn_after_one_round_that_does_not_count():
+    calls = []
+    candidates = {"slow": lambda: (calls.append("slow"), time.sleep(0.02)), "fast": lambda: calls.append("fast")}
+    seconds = instruments.time_in_turn(candidates, rounds=3)
+    assert calls == ["slow", "fast"] * 4
+    assert [len(each) for each in seconds.values()] == [3, 3]
+    assert min(seconds["slow"]) >= 0.02 > max(seconds["fast"])
+
+
+def test_memory_grows_with_what_is_held():
+    before = instruments.memory_megabytes("VmRSS")
+    held = bytearray(b"1") * 200_000_000
+    assert instruments.memory_megabytes("VmRSS") - before == pytest.approx(len(held) / 1e6, rel=0.1)
+    assert instruments.memory_megabytes("VmHWM") >= before + 180
+
+
+def test_tower_is_measured_in_both_precisions(monkeypatch, capsys):
+    monkeypatch.setattr(tower, "process_rows", list)
+    start(monkeypatch, "tower", "--batch-size", "2", "--rounds", "1")
+    printed = capsys.readouterr().out
+    for precision in tower.PRECISIONS:
+        assert len(re.findall(rf"{precision}, batch 2: .* \d+ ms an image, [\d.]+ and [\d.]+ ×", printed)) == 4
+    assert re.search(r"float32, batch 2: bare pass, open_clip's encode_image .* 1\.00 and", printed)
+    assert "text of a category, from the cache" in printed
+
+
+def test_tower_is_what_is_measured_by_default(monkeypatch):
+    started = []
+    monkeypatch.setattr(tower, "main", started.append)
+    start(monkeypatch)
+    assert (started[0].batch_size, started[0].rounds) == (8, 5)
+
+
+def test_process_is_measured():
+    assert 0.1 < tower.peak_memory_gigabytes() < 5
+    assert 0 < tower.plugin_start_milliseconds(repeats=1) < 1000
+
+
+@pytest.mark.parametrize("precision", stream.PRECISIONS)
+def test_stream_is_measured(monkeypatch, capsys, precision):
+    start(monkeypatch, "stream", "--count", "6", "--precision", precision)
+    printed = capsys.readouterr().out
+    assert precision in printed
+    assert "median latency of 6 images" in printed
+    assert len(re.findall(r"[\d.]+ × \d+ ms", printed)) == 2
+    assert "after 22 images" in printed
+
+
+def test_folder_is_measured_with_what_a_prediction_writes(monkeypatch, capsys):
+    start(monkeypatch, "folder", "--images", "3", "--size", "96", "--adaptation-steps", "0")
+    printed = capsys.readouterr().out
+    whole, inside, ratio, kilobytes = map(float, re.findall(r"^(?:whole|model|ratio|report)\D+([\d.]+)", printed, re.M))
+    assert whole > inside > 0
+    assert ratio == pytest.approx(whole / inside, rel=0.5)
+    assert kilobytes > 1
+
+
+def test_help_names_the_subjects():
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "{tower,folder,stream}" in found.stdout
