@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip import pretrained as registry
 
-from dual_image_clip.weights import load_backbone
+from dual_image_clip.weights import WeightsUnavailableError, load_backbone
 from tests.helpers import TINY
 
 pytestmark = pytest.mark.open_clip
@@ -15,12 +15,13 @@ pytestmark = pytest.mark.open_clip
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """Weights of the tiny ViT at an address, under the tag ``second``, for which the hub entry names ``first``."""
+    """Weights of the tiny ViT at an address, for the tags ``alone`` and ``second``; the latter's hub entry is wrong."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     weights = open_clip.create_model(TINY).state_dict()
     torch.save({"epoch": 32, "state_dict": weights}, tmp_path / "tiny-second.pt")
     entry = {"url": (tmp_path / "tiny-second.pt").as_uri()}
-    tags = {"first": entry | {"hf_hub": "somebody/tiny.first/"}, "second": entry | {"hf_hub": "somebody/tiny.first/"}}
+    hub = {"hf_hub": "somebody/tiny.first/"}
+    tags = {"alone": entry, "first": entry | hub, "second": entry | hub}
     monkeypatch.setitem(registry._PRETRAINED, TINY, tags)
     return weights
 
@@ -28,6 +29,38 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torc
 def test_a_tag_whose_hub_entry_is_another_tags_is_downloaded_from_its_own_address(published):
     loaded = load_backbone(TINY, "second").clip.state_dict()
     assert all(torch.equal(loaded[name], weight) for name, weight in published.items())
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:5000], lambda _: b"<html>"], ids=["half of it", "a web page"])
+@pytest.mark.parametrize("tag", ["alone", "second"])
+def test_a_download_that_went_wrong_is_named_until_it_is_deleted(published, tmp_path, tag, damage):
+    cached = tmp_path / "home/.cache/clip/tiny-second.pt"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(damage((tmp_path / cached.name).read_bytes()))
+    for _ in range(2):
+        with pytest.raises((ValueError, WeightsUnavailableError)) as caught:
+            load_backbone(TINY, tag)
+        message = str(caught.value)
+        assert str(cached) in message
+        assert "delete it" in message
+        assert "another architecture" not in message
+        assert "weights_only" not in message
+
+    cached.unlink()
+    loaded = load_backbone(TINY, tag).clip.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in published.items())
+
+
+@pytest.mark.usefixtures("published")
+def test_a_download_that_failed_does_not_ask_to_delete_a_whole_file(monkeypatch):
+    def fail(*_arguments, **_options) -> str:
+        raise OSError("no network")
+
+    load_backbone(TINY, "alone")
+    monkeypatch.setattr(registry, "download_pretrained_from_url", fail)
+    with pytest.raises(WeightsUnavailableError, match="no network") as caught:
+        load_backbone(TINY, "alone")
+    assert "delete" not in str(caught.value)
 
 
 def test_the_default_weights_are_never_those_of_another_tag(monkeypatch):

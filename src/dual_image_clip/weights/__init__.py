@@ -6,8 +6,8 @@ from dual_image_clip.weights.backbone import (
     Backbone,
     WeightsUnavailableError,
     load_backbone,
-    load_weights,
 )
+from dual_image_clip.weights.checkpoint_file import load_weights
 from dual_image_clip.weights.text_cache import cached_text_embeddings, class_embeddings
 
 __all__ = [

@@ -1,24 +1,25 @@
 """Names and weights of CLIP models: the one place that loads any."""
 
+import contextlib
 import difflib
 import functools
 import logging
 import math
 import textwrap
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import open_clip
-import safetensors.torch
 import torch
-from open_clip.model import resize_pos_embed
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from dual_image_clip.method import require_plain_vit
+from dual_image_clip.weights.checkpoint_file import FILES_OF_A_FOLDER, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ EMBEDDED = "dual-image-clip-demo"
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 EMBEDDED_WEIGHTS = _EMBEDDED_FOLDER / f"{EMBEDDED}.safetensors"
 """File of its weights."""
-_LONGEST_DETAILS = 400
+_DEFAULT_TAG = "laion400m_e32"
+_LONGEST_LIST = 120
+# That there are no weights yet is meant or seen to; a failed download becomes an error.
+_SAID_HERE = ("No pretrained weights loaded", "Failed to download weights")
 _CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
 
@@ -57,14 +61,34 @@ class Backbone:
     temperature: float
 
 
+@contextlib.contextmanager
+def _open_clip_kept_quiet() -> Iterator[None]:
+    """Keeps off the root logger what open_clip tells of its progress, and what is said here in other words."""
+    folder = Path(open_clip.__file__).parent
+
+    def concerns_the_user(record: logging.LogRecord) -> bool:
+        if Path(record.pathname).parent != folder:
+            return True
+        return record.levelno >= logging.WARNING and not record.getMessage().startswith(_SAID_HERE)
+
+    root = logging.getLogger()
+    root.addFilter(concerns_the_user)
+    try:
+        yield
+    finally:
+        root.removeFilter(concerns_the_user)
+
+
+@_open_clip_kept_quiet()
 def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     """Creates a CLIP model and loads its weights.
 
     Args:
         backbone: An architecture known to open_clip, or :data:`EMBEDDED`.
         pretrained: A tag of open_clip's for that architecture (downloaded on first use), a local ``.safetensors`` or
-            PyTorch checkpoint, :data:`EMBEDDED`, or ``None`` for random weights. With ``backbone=EMBEDDED`` a tag is
-            ignored: the embedded weights are the only ones there are.
+            PyTorch checkpoint, a folder that holds one under the Hugging Face hub's name, :data:`EMBEDDED`, or ``None``
+            for random weights. With ``backbone=EMBEDDED``, the default tag ``laion400m_e32`` stands for the embedded
+            weights, too, so that the backbone alone need be named.
 
     Returns:
         The model.
@@ -72,16 +96,19 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     Raises:
         ValueError: The architecture or tag is unknown, the file is no checkpoint or one of another architecture, or a
             weight is not finite.
-        FileNotFoundError: The local file does not exist.
+        FileNotFoundError: The local file does not exist, or the folder holds none.
         WeightsUnavailableError: The weights could not be downloaded.
         TypeError: The image tower is not a plain ViT.
     """
-    if EMBEDDED in (backbone, pretrained):
+    if EMBEDDED not in open_clip.list_models():
+        open_clip.add_model_config(_EMBEDDED_FOLDER)
+    if pretrained == EMBEDDED:
         backbone = EMBEDDED
-        clip = _create_embedded(pretrained)
-    else:
-        _require_known(backbone)
-        clip = _create(backbone, pretrained)
+    _require_known(backbone)
+    weights = _find_weights(backbone, pretrained)
+    if weights == EMBEDDED_WEIGHTS:
+        _say_that_embedded_is_a_demo()
+    clip = _create(backbone, weights)
     require_plain_vit(clip.visual)
     _require_finite(clip, f"backbone={backbone!r} with pretrained={str(pretrained)!r}")
     clip = clip.requires_grad_(False).eval()
@@ -97,28 +124,58 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     )
 
 
-def _create_embedded(pretrained: str | Path | None) -> open_clip.CLIP:
-    if EMBEDDED not in open_clip.list_models():
-        open_clip.add_model_config(_EMBEDDED_FOLDER)
-    if pretrained is not None and _names_a_file(pretrained):
-        return _create(EMBEDDED, pretrained)
-    clip = _create_without_weights(EMBEDDED)
-    if pretrained is not None:
-        _say_that_embedded_is_a_demo()
-        load_weights(clip, EMBEDDED_WEIGHTS)
+def _find_weights(backbone: str, pretrained: str | Path | None) -> str | Path | None:
+    """A tag, a file, or nothing for random weights."""
+    if pretrained is None:
+        return None
+    if backbone == EMBEDDED and pretrained in {EMBEDDED, _DEFAULT_TAG}:
+        return EMBEDDED_WEIGHTS
+    tag = str(pretrained).lower().replace("-", "_")
+    if isinstance(pretrained, str) and tag in _known_tags(backbone):
+        return tag
+    path = Path(pretrained)
+    if path.is_file():
+        return path
+    if pretrained and path.is_dir():
+        return _file_in(path)
+    raise _not_found(backbone, pretrained)
+
+
+def _file_in(folder: Path) -> Path:
+    for name in FILES_OF_A_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    msg = f"pretrained={str(folder)!r} is a folder without {' or '.join(FILES_OF_A_FOLDER)}; name a file in it"
+    raise FileNotFoundError(msg)
+
+
+def _not_found(backbone: str, pretrained: str | Path) -> Exception:
+    path, tags = Path(pretrained), _known_tags(backbone)
+    neighbours = [each.name for each in path.parent.glob("*") if each.suffix in _CHECKPOINT_SUFFIXES]
+    files = [str(path.parent / name) for name in difflib.get_close_matches(path.name, neighbours)]
+    listed = textwrap.shorten(", ".join(tags), _LONGEST_LIST, placeholder=" …")
+    known = f"known tags are {listed}" if tags else "no tags are known for it"
+    hint = _did_you_mean([*files, *_close_matches(str(pretrained), [*tags, EMBEDDED])], known)
+    msg = (
+        f"pretrained={str(pretrained)!r} is neither a file nor a tag of {backbone}; {hint} "
+        f"A local .safetensors file and {EMBEDDED!r} are possible, too."
+    )
+    names_a_file = isinstance(pretrained, Path) or path.suffix in _CHECKPOINT_SUFFIXES or len(path.parts) > 1
+    return FileNotFoundError(msg) if names_a_file else ValueError(msg)
+
+
+def _create(backbone: str, weights: str | Path | None) -> open_clip.CLIP:
+    if isinstance(weights, str):
+        return _create_from_tag(backbone, weights)
+    clip = open_clip.create_model(backbone)
+    if weights is not None:
+        load_weights(clip, weights)
     return clip
 
 
-def _create(backbone: str, pretrained: str | Path | None) -> open_clip.CLIP:
-    if pretrained is None:
-        return _create_without_weights(backbone)
-    if _names_a_file(pretrained):
-        clip = _create_without_weights(backbone)
-        load_weights(clip, Path(pretrained))
-        return clip
-    tag = _require_known_tag(backbone, str(pretrained))
+def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
     if not _looks_plain(open_clip.get_model_config(backbone)["vision_cfg"]):
-        require_plain_vit(_create_without_weights(backbone).visual)
+        require_plain_vit(open_clip.create_model(backbone).visual)
     url = _direct_url(backbone, tag)
     try:
         if url is None:
@@ -147,75 +204,10 @@ def _direct_url(backbone: str, tag: str) -> str | None:
     return url if url and tag not in hub and any(other in hub for other in others) else None
 
 
-def _create_without_weights(backbone: str) -> open_clip.CLIP:
-    # open_clip warns on the root logger that there are no weights, which is either meant or seen to here.
-    root = logging.getLogger()
-    root.addFilter(_is_not_about_missing_weights)
-    try:
-        return open_clip.create_model(backbone)
-    finally:
-        root.removeFilter(_is_not_about_missing_weights)
-
-
-def _is_not_about_missing_weights(record: logging.LogRecord) -> bool:
-    return "No pretrained weights loaded" not in record.getMessage()
-
-
-def load_weights(clip: nn.Module, path: Path) -> None:
-    """Loads a checkpoint from disk without ever unpickling objects from it.
-
-    Args:
-        clip: The model that gets the weights.
-        path: A ``.safetensors`` file, or a PyTorch file that holds tensors only, with the weights at its top level or
-            under ``state_dict``. Weights of another image size get their position embeddings interpolated.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a checkpoint, or one of another architecture.
-    """
-    state = {name.removeprefix("module."): weight for name, weight in _read_state(path).items()}
-    try:
-        resize_pos_embed(state, clip)
-        clip.load_state_dict(state)
-    except (RuntimeError, AttributeError, KeyError) as error:
-        details = " ".join(str(error).split())
-        msg = f"{path} holds the weights of another architecture: {textwrap.shorten(details, _LONGEST_DETAILS)}"
-        raise ValueError(msg) from None
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        msg = f"pretrained={str(path)!r}: there is no such file"
-        raise FileNotFoundError(msg)
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        msg = (
-            f"{path} cannot be read as a checkpoint ({_first_line(error)}). Expected a .safetensors file, or a PyTorch "
-            "file that holds nothing but tensors"
-        )
-        raise ValueError(msg) from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        msg = f"{path} is not a checkpoint: expected a dictionary of tensors, at its top level or under 'state_dict'"
-        raise ValueError(msg)
-    return content
-
-
-def _names_a_file(pretrained: str | Path) -> bool:
-    path = Path(pretrained)
-    return isinstance(pretrained, Path) or path.suffix in _CHECKPOINT_SUFFIXES or path.is_file()
-
-
 def _require_known(backbone: str) -> None:
     names = open_clip.list_models()
     if backbone not in names:
-        close = difflib.get_close_matches(backbone, [*names, EMBEDDED], n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "open_clip.list_models() names them all"
+        hint = _did_you_mean(_close_matches(backbone, names), "open_clip.list_models() names them all")
         msg = f"backbone={backbone!r} is not an open_clip model; {hint}"
         raise ValueError(msg)
 
@@ -224,17 +216,12 @@ def _known_tags(backbone: str) -> list[str]:
     return [tag for name, tag in open_clip.list_pretrained() if name == backbone]
 
 
-def _require_known_tag(backbone: str, tag: str) -> str:
-    tags = _known_tags(backbone)
-    clean = tag.lower().replace("-", "_")
-    if clean not in tags:
-        known = f"known tags are {', '.join(tags)}" if tags else "no tags are known for it"
-        msg = (
-            f"pretrained={tag!r} is neither a file nor a tag of {backbone}: {known}; "
-            f"a local .safetensors file and {EMBEDDED!r} are possible too."
-        )
-        raise ValueError(msg)
-    return clean
+def _close_matches(word: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(word, names, cutoff=0.4)
+
+
+def _did_you_mean(names: list[str], otherwise: str) -> str:
+    return f"did you mean {' or '.join(map(repr, names))}?" if names else f"{otherwise}."
 
 
 def _require_finite(clip: nn.Module, culprit: str) -> None:
@@ -245,9 +232,14 @@ def _require_finite(clip: nn.Module, culprit: str) -> None:
 
 
 def _unavailable_message(backbone: str, tag: str, error: Exception) -> str:
+    url = get_pretrained_cfg(backbone, tag).get("url") or ""
+    cached = Path("~/.cache/clip").expanduser() / PurePosixPath(url).name
+    is_cut = cached.is_file() and not zipfile.is_zipfile(cached)
+    broken_off = f"  - {cached} is not complete, as when a download breaks off: delete it.\n" if is_cut else ""
     return (
         f"the weights {tag!r} of {backbone} could not be fetched ({_first_line(error)}).\n"
         "  - With internet access they are downloaded on first use and kept; try again.\n"
+        f"{broken_off}"
         "  - Without, fetch them elsewhere, put the file anywhere on this machine and name it: "
         "pretrained=/path/to/open_clip_model.safetensors (command line: --model.pretrained).\n"
         f"  - To try the package without them, use backbone={EMBEDDED!r} (command line: --model.backbone {EMBEDDED}), "
@@ -257,7 +249,9 @@ def _unavailable_message(backbone: str, tag: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    # torch's advice is to unpickle the file.
+    is_helpful = lines and "weights_only" not in str(error)
+    return f"{type(error).__name__}: {lines[0]}" if is_helpful else type(error).__name__
 
 
 @functools.cache
