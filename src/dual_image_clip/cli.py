@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_ARGUMENTS, INTERRUPTED = 1, 2, 130
 _DEFAULT_OUTPUT = Path("results/DualImageCLIP/latest")
-_HEATMAPS = "images"
+_HEATMAPS, _MAPS = "images", "maps"
 _TOP = 3
 _DESCRIPTION = """\
 Scores every photo of a folder and its subfolders, finds the places that look unlike the rest, and writes
 
   report.html      the photos ranked, most suspicious first, each beside its heatmap; opens without internet
-  predictions.csv  path, score, label, threshold and number of references of each photo, in the same order
-  images/          a heatmap for each photo
+  predictions.csv  path, score, label, threshold, number of references and heatmap of each photo, in the same order
+  images/          a heatmap for each photo, under its path below the folder that all photos have in common
+  maps/            with --save-maps, the anomaly map of each photo
 
 Nothing has to be trained, and no good samples are needed. Files that cannot be read are listed and passed over. Ctrl-C
 ends early and keeps what is done.
@@ -85,22 +86,23 @@ def predict(options: argparse.Namespace) -> int:
     _check(options)
     warnings.simplefilter("ignore")
     from anomalib.engine import Engine
-    from anomalib.visualization import ImageVisualizer
     from lightning.pytorch.callbacks import RichProgressBar
 
-    from dual_image_clip.prediction import PredictionReport
+    from dual_image_clip.hooks import PhotoFolder
+    from dual_image_clip.prediction import HeatmapVisualizer, OutputError, PredictionReport
 
+    heatmaps = HeatmapVisualizer(options.output / _HEATMAPS, options.output / _MAPS if options.save_maps else None)
     model = _load_model(
         options,
         class_name=options.class_name,
         threshold=options.threshold,
-        visualizer=ImageVisualizer(output_dir=options.output / _HEATMAPS),
+        visualizer=heatmaps,
     )
     report = PredictionReport(options.output)
     engine = Engine(default_root_dir=options.output, logger=False, callbacks=[RichProgressBar(), report])
     try:
-        engine.predict(model=model, data_path=options.folder, return_predictions=False)
-    except (ValueError, OSError) as error:
+        engine.predict(model=model, dataset=PhotoFolder(options.folder), return_predictions=False)
+    except (ValueError, OSError, OutputError) as error:
         raise CommandError(str(error), FAILED) from error
     except SystemExit:
         # Lightning's end after Ctrl-C; by then the report is written.
@@ -108,13 +110,13 @@ def predict(options: argparse.Namespace) -> int:
             raise
         if report.outcome is None:
             raise KeyboardInterrupt from None
-        _summarise(report.outcome, options.output)
+        _summarise(report.outcome, report.written)
         return INTERRUPTED
     if report.outcome is None or not report.outcome.predictions:
         msg = f"no image in {options.folder} could be scored, see {options.output / 'report.html'}"
         raise CommandError(msg, FAILED)
-    _summarise(report.outcome, options.output)
-    return 0
+    _summarise(report.outcome, report.written)
+    return FAILED if report.failures or heatmaps.failures else 0
 
 
 def ui(options: argparse.Namespace) -> int:
@@ -192,6 +194,12 @@ def _parser() -> argparse.ArgumentParser:
         help="call a photo anomalous when its score, 0 to 1, is above this "
         "(default: judged by the scores of all photos, which takes at least eight)",
     )
+    command.add_argument(
+        "--save-maps",
+        action="store_true",
+        help="also write the anomaly map of each photo into DIR/maps: a grey 16-bit PNG of the photo's own size, in "
+        "which 65535 stands for 1, the most anomalous",
+    )
     _add_model_arguments(command)
     _add_ui(commands)
     return parser
@@ -251,39 +259,40 @@ def _check(options: argparse.Namespace) -> None:
         require_class_name(options.class_name, "--class-name")
     except ValueError as error:
         raise CommandError(str(error)) from error
-    for written in (options.output, options.output / _HEATMAPS):
-        if written.resolve().is_relative_to(folder.resolve()):
-            msg = (
-                f"--output {options.output} lies inside {folder}"
-                if written == options.output
-                else f"the heatmaps of --output {options.output} would lie inside {folder}"
-            )
-            raise CommandError(f"{msg}, where they would be taken for photos the next time")
-    photos = _find_images(folder)
-    _claim_output(options.output, photos)
+    heatmaps = options.output / _HEATMAPS
+    pictures = [heatmaps, options.output / _MAPS] if options.save_maps else [heatmaps]
+    if options.output.resolve().is_relative_to(folder.resolve()):
+        msg = f"--output {options.output} lies inside {folder}, where results would be taken for photos the next time"
+        raise CommandError(msg)
+    for written in pictures:
+        if written.resolve().is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(written.resolve()):
+            msg = f"{folder} and {written}, where pictures are written, lie inside each other: choose another --output"
+            raise CommandError(msg)
+    _require_own(options.output, pictures, _find_photos(folder))
 
 
-def _find_images(folder: Path) -> list[Path]:
-    from anomalib.data.utils import get_image_filenames
+def _find_photos(folder: Path) -> list[str]:
+    from dual_image_clip.photos import find_photos
 
-    try:
-        return get_image_filenames(folder)
-    except (ValueError, OSError) as error:
-        msg = f"no images in {folder} or its subfolders (such as .png, .jpg, .tif): {error}"
-        raise CommandError(msg) from error
+    found = find_photos(folder)
+    if not found.photos:
+        reasons = "".join(f"; {each.path} {each.reason}" for each in found.unusable[:_TOP])
+        msg = f"no photos in {folder} or its subfolders (such as .png, .jpg, .tif){reasons}"
+        raise CommandError(msg)
+    return found.photos
 
 
-def _claim_output(output: Path, photos: Sequence[Path]) -> None:
-    """Makes sure that all results can be written, and that nothing of the user's is in their place."""
-    from anomalib.utils.path import generate_output_filename
+def _require_own(output: Path, pictures: Sequence[Path], photos: Sequence[str]) -> None:
+    """Makes sure that nothing of the user's is in the place of a result."""
+    from dual_image_clip.prediction import CSV_NAME, PNG, REPORT_NAME, OutputError, OutputFolder, picture_names
 
-    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, ForeignFileError, claim_files
-
-    heatmaps = (generate_output_filename(photo, output / _HEATMAPS, mkdir=False) for photo in photos)
+    names = picture_names(photos), picture_names(photos, formats=PNG)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        claim_files(output, [output / CSV_NAME, output / REPORT_NAME, *heatmaps])
-    except ForeignFileError as error:
+        OutputFolder(output).require_own((CSV_NAME, REPORT_NAME))
+        for folder, written in zip(pictures, names, strict=False):
+            OutputFolder(folder).require_own(written.values())
+    except OutputError as error:
         msg = f"--output {output}: {error}"
         raise CommandError(msg) from error
     except OSError as error:
@@ -298,8 +307,8 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _summarise(outcome: "Outcome", output: Path) -> None:
-    from dual_image_clip.prediction import printable
+def _summarise(outcome: "Outcome", written: Mapping[str, Path]) -> None:
+    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, printable
 
     labels = f"{outcome.num_anomalous} anomalous"
     if outcome.threshold is None:
@@ -310,8 +319,9 @@ def _summarise(outcome: "Outcome", output: Path) -> None:
     _say("Most suspicious:")
     for each in outcome.predictions[:_TOP]:
         _say(f"  {each.score:.3f}  {each.label}  {printable(each.path)}")
-    _say(f"Report: {output / 'report.html'}")
-    _say(f"List:   {output / 'predictions.csv'}")
+    for title, name in (("Report: ", REPORT_NAME), ("List:   ", CSV_NAME)):
+        if name in written:
+            _say(f"{title}{written[name]}")
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -38,6 +39,10 @@ def predict(photos: Path, output: str, *more: str) -> int:
 
 def names(path: Path) -> list[str]:
     return [Path(row["path"]).name for row in rows_of(path)]
+
+
+def heatmaps(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder / "images").as_posix() for path in folder.rglob("images/**/[!.]*.png"))
 
 
 class Pictures(HTMLParser):
@@ -78,8 +83,9 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
     assert text == (theirs / "predictions.csv").read_text(encoding="utf-8")
     pages = [(folder / "report.html").read_text(encoding="utf-8") for folder in (workspace / "own", theirs)]
     assert re.findall(r'src="[^"]*"', pages[0]) == re.findall(r'src="[^"]*"', pages[1])
-    drawn = [sorted(path.name for path in folder.rglob("images/**/*.png")) for folder in (workspace / "own", theirs)]
-    assert drawn[0] == drawn[1] == sorted(names(workspace / "own" / "predictions.csv"))
+    drawn = [heatmaps(folder) for folder in (workspace / "own", theirs)]
+    assert drawn[0] == drawn[1]
+    assert sorted(Path(name).name for name in drawn[0]) == sorted(names(workspace / "own" / "predictions.csv"))
     for command in (own, stock):
         said = command.stdout + command.stderr
         assert "3 file(s) could not be used" in said
@@ -87,7 +93,8 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
 
     # The list
     found = rows_of(workspace / "own" / "predictions.csv")
-    assert text.splitlines()[0] == "path,score,label,threshold,num_references"
+    assert text.splitlines()[0] == "path,score,label,threshold,num_references,heatmap"
+    assert {row["heatmap"] for row in found} == {f"images/{name}" for name in drawn[0]}
     assert len(found) == 16
     assert Path(found[0]["path"]).name == "spoilt_000.png"
     scores = [float(row["score"]) for row in found]
@@ -116,8 +123,9 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
     assert images[0]["alt"] == "spoilt_000.png"
     assert "deeper/plate_003.png" in [image["alt"] for image in images]
     links = [tag.get(key, "") for _, tag in pictures.tags for key in ("src", "href") if tag.get(key)]
-    assert links
-    assert all(link.startswith(("data:image/jpeg;base64,", "#")) for link in links)
+    large = {f"images/{quote(name)}" for name in drawn[0]}
+    assert large <= set(links)
+    assert all(link in large or link.startswith(("data:image/jpeg;base64,", "#")) for link in links)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//|@import|url\(", page)
     assert html.escape(SCRIPT) in page
     assert "alert(1)<script>" not in page
@@ -140,7 +148,7 @@ def interrupt_after(count: int, command: list, folder: Path) -> subprocess.Compl
         preexec_fn=hear_ctrl_c,  # noqa: PLW1509
     )
     deadline = time.monotonic() + 100
-    while len(list(folder.rglob("images/**/*.png"))) < count and process.poll() is None:
+    while len(list(folder.rglob("images/**/[!.]*.png"))) < count and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -174,7 +182,7 @@ def test_ctrl_c_keeps_what_is_done(command, workspace):
     ("arguments", "code", "message"),
     [
         (["nowhere", *NAME], 2, "there is no folder nowhere"),
-        (["empty", *NAME], 2, "no images in empty"),
+        (["empty", *NAME], 2, "no photos in empty"),
         (["photos", "--class-name", ""], 2, "--class-name '' has no letters"),
         (["photos", "--class-name", "12"], 2, "--class-name '12' has no letters"),
         (["photos", *NAME, "--output", "file.txt"], 2, "cannot write to --output file.txt"),
@@ -183,9 +191,12 @@ def test_ctrl_c_keeps_what_is_done(command, workspace):
         (
             ["shoot/images", *NAME, "--output", "shoot"],
             2,
-            "heatmaps of --output shoot would lie inside",
+            "shoot/images and shoot/images, where pictures are written, lie inside each other",
         ),
-        (["shoot/images/part", *NAME, "--output", "shoot"], 2, "shoot/images/part/a.png is there already"),
+        (["shoot/images/part", *NAME, "--output", "shoot"], 2, "shoot/images/part and shoot/images, where pictures"),
+        (["shoot/maps", *NAME, "--output", "shoot", "--save-maps"], 2, "shoot/maps and shoot/maps, where pictures"),
+        (["photos", *NAME, "--output", "drawn"], 2, "drawn/images/plate_000.png is there already"),
+        (["photos", *NAME, "--output", "mapped", "--save-maps"], 2, "mapped/maps/plate_000.png is there already"),
         (["photos", *NAME, "--output", "taken"], 2, "taken/predictions.csv is there already"),
         (["photos", *NAME, *QUICK, "--num-references", "50"], 1, "num_references=50"),
         (["photos", *NAME, "--backbone", "ViT-9"], 2, "backbone='ViT-9' is not an open_clip model"),
@@ -198,6 +209,8 @@ def test_mistakes_take_one_line(arguments, code, message, workspace, photos, mon
     (workspace / "broken" / "a.png").write_text("not an image")
     (workspace / "file.txt").touch()
     save(draw_plate(1)[0], workspace / "shoot" / "images" / "part" / "a.png")
+    for place in ("shoot/maps/a.png", "drawn/images/plate_000.png", "mapped/maps/plate_000.png"):
+        save(draw_plate(1)[0], workspace / place)
     (workspace / "taken").mkdir()
     (workspace / "taken" / "predictions.csv").write_text("somebody's own")
     before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
@@ -212,19 +225,19 @@ def test_mistakes_take_one_line(arguments, code, message, workspace, photos, mon
 
 
 def test_results_are_replaced_and_no_other_file_is(workspace, photos, capfd):
-    heatmaps = workspace / "out" / "images" / "photos"
+    images = workspace / "out" / "images"
     assert predict(photos, "out") == predict(photos, "out") == 0
-    written = len(list(heatmaps.iterdir()))
+    written = len(heatmaps(workspace / "out"))
     # A photo that comes in the meantime, and a picture of somebody's own where its heatmap would go.
     save(draw_plate(99)[0], photos / "new.png")
-    own = save(draw_plate(7)[0], heatmaps / "new.png")
+    own = save(draw_plate(7)[0], images / "new.png")
     before = own.read_bytes()
     assert predict(photos, "out") == 2
-    assert "out/images/photos/new.png is there already" in capfd.readouterr().err
+    assert "out/images/new.png is there already" in capfd.readouterr().err
     assert own.read_bytes() == before
     own.unlink()
     assert predict(photos, "out") == 0
-    assert len(list(heatmaps.iterdir())) == written + 1
+    assert len(heatmaps(workspace / "out")) == written + 1
 
 
 def test_a_mistake_leaves_no_traceback_in_a_process_of_its_own(workspace):
@@ -235,7 +248,16 @@ def test_a_mistake_leaves_no_traceback_in_a_process_of_its_own(workspace):
 def test_the_help_says_what_comes_out():
     result = run([*OWN, "--help"])
     assert result.returncode == 0
-    for fact in ("report.html", "predictions.csv", "subfolders", "130", "--class-name", "--threshold"):
+    for fact in (
+        "report.html",
+        "predictions.csv",
+        "subfolders",
+        "130",
+        "--class-name",
+        "--threshold",
+        "maps",
+        "16-bit",
+    ):
         assert fact in result.stdout
 
 

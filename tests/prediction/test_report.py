@@ -2,11 +2,12 @@
 
 import csv
 import re
+from urllib.parse import quote
 
 import pytest
 import torch
 
-from dual_image_clip.hooks import UnusableFile
+from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.html_report import IMAGES_A_PAGE, write_report
 from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, rank, write_csv
 from dual_image_clip.prediction.sketch import make_sketch
@@ -21,6 +22,11 @@ def outcome(count, threshold=0.5, total=None, unusable=()):
         for index, score in enumerate(scores)
     ]
     return Outcome(rank(found), threshold, list(unusable), count + len(unusable) if total is None else total)
+
+
+def with_one(**changes):
+    found = outcome(1)
+    return found._replace(predictions=[found.predictions[0]._replace(**changes)])
 
 
 def report(found, folder):
@@ -79,6 +85,22 @@ def test_any_name_survives_the_list(name, tmp_path):
         "threshold": "0.500000",
         "num_references": "2",
     }
+
+
+@pytest.mark.parametrize("name", ["images/a b.png", "images/a#2.png", 'images/"x".png'])
+def test_list_and_report_name_the_heatmap(name, tmp_path):
+    found = with_one(heatmap=name)
+    write_csv(found, tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["heatmap"] for row in csv.DictReader(file)] == [name]
+    assert f'<a href="{quote(name)}">' in report(found, tmp_path)
+    assert "<a href" not in report(with_one(), tmp_path)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((40, 400), "wide"), ((400, 40), "tall"), ((32, 40), "")])
+def test_long_photos_are_given_room(size, shape, tmp_path):
+    page = report(with_one(sketch=make_sketch(torch.rand(3, *size), torch.rand(size))), tmp_path)
+    assert f'<li class="card normal {shape}">' in page
 
 
 def test_equal_scores_are_in_the_order_of_names():

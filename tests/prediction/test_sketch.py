@@ -14,20 +14,24 @@ def picture(jpeg: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
 
 
-def test_the_noisiest_image_stays_below_the_limit_of_a_report_of_thousands():
+@pytest.mark.parametrize("size", [(240, 240), (240, 3840), (3840, 240), (240, 24000)])
+def test_the_noisiest_image_stays_below_the_limit_of_a_report_of_thousands(size):
     torch.manual_seed(0)
-    sketch = make_sketch(torch.rand(3, 240, 240), torch.rand(240, 240))
+    sketch = make_sketch(torch.rand(3, *size), torch.rand(size))
     overlay = as_jpeg(draw_overlay(sketch, ColourScale(0, 1)))
     # Base64 adds a third; 2,000 images of two pictures stay below 60 MB.
     assert (len(sketch.photo) + len(overlay)) * 4 / 3 * 2000 < 60e6
     assert sketch.anomaly_map.numel() * sketch.anomaly_map.element_size() <= 64 * 64 * 2
 
 
-@pytest.mark.parametrize("size", [(240, 240), (240, 720), (900, 240), (16, 16)])
-def test_shapes_are_kept(size):
-    sketch = make_sketch(torch.rand(3, *size), torch.rand(size))
+@pytest.mark.parametrize("size", [(240, 240), (240, 320), (240, 3840), (3840, 240), (16, 16), (24, 2400)])
+def test_shapes_are_kept_and_long_photos_can_be_read(size):
+    sketch = make_sketch(torch.full((3, *size), 0.5), torch.rand(size))
     height, width = picture(sketch.photo).shape[:2]
-    assert max(height, width) <= 256
+    assert max(height, width) <= (256 if max(size) < 2 * min(size) else 1536)
+    assert min(height, width) >= min(96, *size) or max(height, width) == 1536
+    rows, columns = sketch.anomaly_map.shape
+    assert columns / rows == pytest.approx(size[1] / size[0], rel=0.1)
     assert width / height == pytest.approx(size[1] / size[0], rel=0.05)
     assert picture(as_jpeg(draw_overlay(sketch, ColourScale(0, 1)))).shape == (height, width, 3)
 

@@ -1,24 +1,29 @@
 """A folder in, an answer out: the ranked list and the report that a prediction writes beside its heatmaps."""
 
-from dual_image_clip.prediction.output_folder import ForeignFileError, claim_files
+from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
+from dual_image_clip.prediction.output_folder import OutputError, OutputFolder
+from dual_image_clip.prediction.picture_names import PNG, picture_names
 from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
 from dual_image_clip.prediction.report import CSV_NAME, REPORT_NAME, PredictionReport
 from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale, draw_overlay, make_sketch
 
 __all__ = [
     "CSV_NAME",
+    "PNG",
     "REPORT_NAME",
     "ColourScale",
-    "ForeignFileError",
+    "HeatmapVisualizer",
     "Outcome",
+    "OutputError",
+    "OutputFolder",
     "Prediction",
     "PredictionReport",
     "Sketch",
-    "claim_files",
     "common_scale",
     "decide",
     "draw_overlay",
     "make_sketch",
+    "picture_names",
     "printable",
     "rank",
     "write_csv",

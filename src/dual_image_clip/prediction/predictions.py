@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dual_image_clip.hooks import UnusableFile
+from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.sketch import Sketch
 
 HEADER = ("path", "score", "label", "threshold", "num_references")
@@ -20,6 +20,7 @@ class Prediction(NamedTuple):
         label: ``"anomalous"``, ``"normal"``, or ``"undecided"`` where there is no threshold.
         num_references: Other images that it was compared with, golden ones included.
         sketch: Small pictures for the report.
+        heatmap: Its large picture, relative to the folder of list and report; empty where there is none.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Prediction(NamedTuple):
     label: str
     num_references: int
     sketch: Sketch
+    heatmap: str = ""
 
 
 class Outcome(NamedTuple):
@@ -76,18 +78,20 @@ def rank(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def write_csv(outcome: Outcome, path: Path) -> None:
-    """Writes one row an image, highest score first.
+    """Writes one row an image, highest score first; with a column of heatmaps where there are any.
 
     Args:
         outcome: What the run has found.
         path: CSV file, UTF-8.
     """
     threshold = "" if outcome.threshold is None else f"{outcome.threshold:.6f}"
+    drawn = any(each.heatmap for each in outcome.predictions)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(HEADER)
+        writer.writerow([*HEADER, *["heatmap"] * drawn])
         for each in outcome.predictions:
-            writer.writerow([printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references])
+            row = [printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references]
+            writer.writerow([*row, *[printable(each.heatmap)] * drawn])
 
 
 def printable(text: str) -> str:

@@ -11,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-_SIDE = 256
-_MAP_SIDE = 64
+# Sides of a photo in pixels: the long one, unless the short one could not be read; and what no picture exceeds.
+_SIDE, _LEAST_SIDE, _LONGEST = 256, 96, 1536
+_MAP_AREA = 64 * 64
 # Two pictures of 2,000 images, in base64, then stay below 60 MB.
 _MOST_BYTES = 10_000
+_SHRINK = 0.8
 _QUALITIES = (85, 70, 55, 40, 25, 10)
 
 
@@ -23,7 +25,7 @@ class Sketch(NamedTuple):
 
     Attributes:
         photo: The image as JPEG.
-        anomaly_map: The anomaly map, half precision, at most 64 pixels wide and high.
+        anomaly_map: The anomaly map, half precision, about 64 × 64 pixels or as many of its aspect ratio.
     """
 
     photo: bytes
@@ -53,12 +55,17 @@ def make_sketch(image: Tensor, anomaly_map: Tensor) -> Sketch:
         The sketch.
     """
     photo = to_pil_image(image.detach().float().clamp(0, 1).cpu())
-    photo.thumbnail((_SIDE, _SIDE))
+    scale = min(1.0, _LONGEST / max(photo.size), max(_SIDE / max(photo.size), _LEAST_SIDE / min(photo.size)))
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    small = F.interpolate(anomaly_map[None, None].float(), small_map_size(anomaly_map), mode="area")[0, 0]
+    return Sketch(as_jpeg(photo.resize((width, height))), small.half().cpu())
+
+
+def small_map_size(anomaly_map: Tensor) -> tuple[int, int]:
+    """Height and width of what is kept of an anomaly map ``(h, w)``: of its aspect ratio, at most some 4,096 pixels."""
     height, width = anomaly_map.shape
-    shrink = min(1.0, _MAP_SIDE / max(height, width))
-    size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    small = F.interpolate(anomaly_map[None, None].float(), size, mode="area")[0, 0]
-    return Sketch(as_jpeg(photo), small.half().cpu())
+    scale = min(1.0, (_MAP_AREA / (height * width)) ** 0.5)
+    return max(1, int(height * scale)), max(1, int(width * scale))
 
 
 def common_scale(sketches: Sequence[Sketch]) -> ColourScale:
@@ -95,12 +102,11 @@ def draw_overlay(sketch: Sketch, scale: ColourScale, opacity: float = 0.5) -> Im
 
 
 def as_jpeg(picture: Image.Image) -> bytes:
-    """Encodes a picture in the best quality that a limit of 10 kB allows."""
-    encoded = b""
-    for quality in _QUALITIES:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=quality)
-        encoded = file.getvalue()
-        if len(encoded) <= _MOST_BYTES:
-            break
-    return encoded
+    """Encodes a picture in the best quality, and if that does not help the largest size, that 10 kB allow."""
+    while True:
+        for quality in _QUALITIES:
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=quality)
+            if len(file.getvalue()) <= _MOST_BYTES:
+                return file.getvalue()
+        picture = picture.resize((max(1, int(picture.width * _SHRINK)), max(1, int(picture.height * _SHRINK))))

@@ -1,0 +1,193 @@
+"""Heatmaps: a picture for each photo, in which the place that looks unlike the rest can be found."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from anomalib.data import ImageItem
+from anomalib.visualization import ImageVisualizer
+from lightning import Trainer
+from PIL import Image
+from torch import Tensor
+
+from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths
+from dual_image_clip.prediction.batches import images_of, names_of, photo_size
+from dual_image_clip.prediction.output_folder import OutputFolder
+from dual_image_clip.prediction.panels import draw_mask, draw_panels, panel_size
+from dual_image_clip.prediction.picture_names import PNG, picture_name, picture_names
+from dual_image_clip.prediction.sketch import small_map_size
+
+logger = logging.getLogger(__name__)
+
+_SIXTEEN_BITS = 65535
+_TITLE_SIZE = 20
+
+
+class _Unmasked(NamedTuple):
+    """A heatmap whose mask is still to be drawn: width and height of its panels, and the small anomaly map."""
+
+    panel: tuple[int, int]
+    anomaly_map: Tensor
+
+
+class HeatmapVisualizer(ImageVisualizer):
+    """Writes a heatmap for each image of a test or a prediction, in anomalib's drawing.
+
+    Each has a file of its own, under the image's path below the folder that all images of the run have in common, or as
+    anomalib has it below the root of a known data set. Files of earlier runs are replaced, and no others. The images
+    are shown as they were scored, with their aspect ratio.
+
+    Where no ground truth has set the threshold of pixels, it follows from all images of the run: the mask is drawn at
+    the end, and until then a small map of each image is kept.
+
+    Args:
+        output_dir: Where they go. Without it, ``images`` in the trainer's folder.
+        maps_dir: Where anomaly maps of the photos' own size go: PNG of 16 bits, 65535 for 1. Without it, nowhere.
+    """
+
+    def __init__(self, output_dir: str | Path | None = None, maps_dir: str | Path | None = None) -> None:
+        # In anomalib's own size, the title of the second panel is wider than the panel.
+        super().__init__(output_dir=output_dir, text_config={"size": _TITLE_SIZE})
+        self.maps_dir = maps_dir
+        self._heatmaps = self._maps = OutputFolder(Path())
+        self._names: dict[str, str] = {}
+        self._map_names: dict[str, str] = {}
+        self._written: set[str] = set()
+        self._unmasked: dict[str, _Unmasked] = {}
+
+    @property
+    def failures(self) -> list[str]:
+        """Files of the last run that could not be written, each with the reason."""
+        return [failure for folder in self._folders() for failure in folder.failures]
+
+    def heatmap_of(self, photo: str) -> Path | None:
+        """The heatmap of a photo of the run, or ``None`` where there is none."""
+        return self._heatmaps.folder / self._names[photo] if photo in self._written else None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Claims the files.
+
+        Args:
+            trainer: The trainer.
+            pl_module: Not used.
+
+        Raises:
+            OutputError: A file that was not written here is in the place of one, or nothing can be written.
+        """
+        del pl_module
+        datamodule = getattr(trainer, "datamodule", None)
+        known = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
+        photos, note = evaluated_image_paths(trainer), trainer.local_rank == 0
+        self._written, self._unmasked = set(), {}
+        self._heatmaps = OutputFolder(Path(self.output_dir or Path(trainer.default_root_dir) / "images"))
+        self._maps = OutputFolder(Path(self.maps_dir or ""))
+        self._names = picture_names(photos, *known)
+        self._heatmaps.claim(self._names.values(), note)
+        if self.maps_dir:
+            self._map_names = picture_names(photos, *known, formats=PNG)
+            self._maps.claim(self._map_names.values(), note)
+        # What another process has begun to write must not be taken for somebody else's.
+        trainer.strategy.barrier()
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Writes the heatmaps of a batch, and its maps."""
+        del trainer, batch, dataloader_idx
+        waits = outputs.pred_mask is not None and _threshold_follows(pl_module.post_processor)
+        for index, (photo, image) in enumerate(
+            zip(names_of(outputs, batch_idx), images_of(outputs, pl_module), strict=True)
+        ):
+            item = ImageItem(
+                image=image,
+                anomaly_map=outputs.anomaly_map[index].float().cpu(),
+                gt_mask=_item(outputs.gt_mask, index),
+                pred_mask=_item(outputs.pred_mask, index),
+            )
+            self._write(photo, item, waits)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Completes the heatmaps."""
+        self.complete(pl_module.post_processor, note=trainer.local_rank == 0)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Completes the heatmaps of a test; those of a prediction can wait until its list is written.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            exception: Not used.
+        """
+        del exception
+        if trainer.testing:
+            self.on_predict_end(trainer, pl_module)
+
+    on_test_start = on_predict_start
+    on_test_batch_end = on_predict_batch_end
+    on_test_end = on_predict_end
+
+    def complete(self, post_processor: Any, note: bool = True) -> None:
+        """Draws the masks that had to wait for the threshold, and says which pictures could not be written.
+
+        Args:
+            post_processor: Has the threshold by now.
+            note: Whether to bring the record of files up to date.
+        """
+        waiting, self._unmasked = self._unmasked, {}
+        limit = float(post_processor.current_pixel_threshold()) if waiting else 1.0
+        for photo, (panel, anomaly_map) in waiting.items():
+            if anomaly_map.max() > limit:
+                self._add_mask(photo, panel, anomaly_map > limit)
+        if note:
+            for folder in self._folders():
+                folder.forget_unwritten()
+        if self.failures:
+            logger.error("%d picture(s) could not be written, the first: %s", len(self.failures), self.failures[0])
+
+    def _folders(self) -> list[OutputFolder]:
+        return [self._heatmaps, self._maps] if self.maps_dir else [self._heatmaps]
+
+    def _write(self, photo: str, item: ImageItem, waits: bool) -> None:
+        anomaly_map: Tensor = item.anomaly_map  # type: ignore[assignment]
+        size = photo_size(photo) or (anomaly_map.shape[-2], anomaly_map.shape[-1])
+        panel = panel_size(size)
+        # A data set may not have listed its photos.
+        name = self._names.setdefault(photo, picture_name(photo))
+        if waits:
+            item.pred_mask = torch.zeros_like(anomaly_map, dtype=torch.bool)
+        if self._heatmaps.write(name, draw_panels(self, item, panel).save):
+            self._written.add(photo)
+            if waits:
+                # The largest values, so that no place is lost.
+                small = F.adaptive_max_pool2d(anomaly_map[None], small_map_size(anomaly_map))[0]
+                self._unmasked[photo] = _Unmasked(panel, small)
+        if self.maps_dir:
+            map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
+            self._maps.write(map_name, _sixteen_bits(anomaly_map, size).save)
+
+    def _add_mask(self, photo: str, panel: tuple[int, int], mask: Tensor) -> None:
+        name = self._names[photo]
+        try:
+            with Image.open(self._heatmaps.folder / name) as picture:
+                complete = draw_mask(self, picture, panel, mask)
+        except OSError as error:
+            self._heatmaps.failures.append(f"{self._heatmaps.folder / name}: {error}")
+        else:
+            self._heatmaps.write(name, complete.save)
+
+
+def _threshold_follows(post_processor: Any) -> bool:
+    """Whether the threshold of pixels follows from the images of the run, so that it is known at its end."""
+    return isinstance(post_processor, LabelFreePostProcessor) and bool(torch.isnan(post_processor.pixel_threshold))
+
+
+def _item(values: Tensor | None, index: int) -> Tensor | None:
+    return None if values is None else values[index].cpu()
+
+
+def _sixteen_bits(anomaly_map: Tensor, size: tuple[int, int]) -> Image.Image:
+    """An anomaly map ``(h, w)`` in 0..1 as a grey picture of another height and width."""
+    full = F.interpolate(anomaly_map[None, None], size, mode="bilinear")[0, 0]
+    return Image.fromarray(full.clamp(0, 1).mul(_SIXTEEN_BITS).round().numpy().astype("uint16"))
