@@ -40,7 +40,7 @@ from dual_image_clip.method import (
     ScoreWeights,
     TextSettings,
 )
-from dual_image_clip.prediction import PredictionReport
+from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
 from dual_image_clip.torch_model import DualImageCLIPModel
 from dual_image_clip.weights import class_embeddings, load_backbone
 
@@ -100,7 +100,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         pre_processor: Pre-processor, or whether to use the default: short side to the backbone's image size.
         post_processor: Post-processor, or whether to use the default.
         evaluator: Evaluator, or whether to use the default: the paper's six metrics.
-        visualizer: Visualizer, or whether to use anomalib's.
+        visualizer: Visualizer, or whether to use :class:`~dual_image_clip.prediction.HeatmapVisualizer`.
 
     Raises:
         ValueError: An argument is out of its range, the backbone or tag is unknown, or a checkpoint does not fit.
@@ -236,6 +236,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         return scored
 
     validation_step = test_step = predict_step  # type: ignore[assignment]
+    configure_visualizer = staticmethod(HeatmapVisualizer)
 
     def val_dataloader(self) -> list:
         """No validation data of its own, so that predicting on a folder does without; a datamodule's comes first."""
