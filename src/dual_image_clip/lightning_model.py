@@ -24,10 +24,10 @@ from dual_image_clip.hooks import (
     GoldenImages,
     ImagesAhead,
     LabelFreePostProcessor,
+    PaperEvaluator,
     UnusableFiles,
     clip_pre_processor,
     evaluated_image_paths,
-    paper_metrics,
     require_enough_images,
     shuffle_samples,
 )
@@ -294,5 +294,5 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """The paper's six metrics (section 4.1), each where there are labels or masks for it."""
-        return Evaluator(test_metrics=paper_metrics())
+        """The paper's six metrics (section 4.1), each where there are labels or masks for it and it is defined."""
+        return PaperEvaluator()

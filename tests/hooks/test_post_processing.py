@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 from torch import Tensor
 
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, robust_limit
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores, robust_limit
 from tests.helpers import seeded, uniform
 
 patient = settings(deadline=None)
@@ -152,14 +152,67 @@ def test_outlier_is_labelled_at_once_when_enough_images_were_seen(stage):
         assert batch.pred_label.tolist() == [label]
 
 
-def test_mask_holds_the_pixels_above_the_limit_of_the_hottest_ones():
-    maps = 1 + 0.02 * uniform(30, 6, 6)
-    maps[-1, 2:4, 1:3] = 3.0
-    peaks = maps.flatten(1).amax(dim=1)
-    limit = robust_limit(peaks, 3.5, 0.01 * MAP_MAXIMUM)
-    (batch,) = predict(post_processor(), batch_of(normal_scores(30), maps.clone()))
-    assert torch.equal(batch.pred_mask, maps > limit)
-    assert batch.pred_mask.nonzero().tolist() == [[29, y, x] for y in (2, 3) for x in (1, 2)]
+def outlier_among_normal(position: int, count: int = 30) -> tuple[Tensor, Tensor]:
+    """Scores ``(count,)`` and maps ``(count, 6, 6)``; the outlier's hottest pixels are no hotter than others'."""
+    scores = normal_scores(count)
+    scores[position] = 3.0
+    maps = 0.5 + torch.rand(count, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps[position] = 0.1
+    maps[position, 2:4, 1:3] = 0.9
+    return scores, maps
+
+
+@pytest.mark.parametrize("threshold", [None, 0.6])
+@pytest.mark.parametrize("size", [1, 8, 30])
+@pytest.mark.parametrize("position", [0, 3, 29])
+def test_masks_agree_with_labels_wherever_an_image_comes(position, size, threshold):
+    scores, maps = outlier_among_normal(position)
+    batches = map(batch_of, scores.split(size), maps.clone().split(size))
+    masks = torch.cat([batch.pred_mask for batch in predict(post_processor(threshold=threshold), *batches)])
+    assert masks.nonzero().tolist() == [[position, y, x] for y in (2, 3) for x in (1, 2)]
+
+
+def test_equal_images_have_equal_masks():
+    scores, maps = outlier_among_normal(0)
+    scores[-1], maps[-1] = scores[0], maps[0]
+    batches = predict(post_processor(), *map(batch_of, scores.split(1), maps.split(1)))
+    assert batches[0].pred_mask.any()
+    assert torch.equal(batches[0].pred_mask, batches[-1].pred_mask)
+
+
+scores_of_images = st.floats(0, SCORE_MAXIMUM, width=32)
+values_of_maps = st.floats(0, MAP_MAXIMUM, width=32, allow_subnormal=False)
+
+
+@patient
+@given(st.floats(0, 1), st.lists(st.tuples(scores_of_images, st.lists(values_of_maps, min_size=6, max_size=6))))
+def test_an_image_has_pixels_in_its_mask_just_where_it_is_called_anomalous(threshold, images):
+    for score, values in [*images, (SCORE_MAXIMUM, [MAP_MAXIMUM] * 6)]:
+        maps = torch.tensor(values).reshape(1, 2, 3)
+        found = post_processor(threshold=threshold)(InferenceBatch(torch.tensor([score]), None, maps, None))
+        hottest = (maps == maps.max()) & (maps > 0)
+        if found.pred_label:
+            assert found.pred_mask[hottest].all()
+        else:
+            assert not found.pred_mask.any()
+
+
+@patient
+@given(scores_of_images, st.lists(values_of_maps, min_size=6, max_size=6))
+def test_pixels_have_the_share_of_the_score_that_they_have_of_the_hottest(score, values):
+    maps = torch.tensor([values]).reshape(1, 2, 3)
+    found = pixel_scores(torch.tensor([score]), maps)
+    expected = [score * value / (max(values) or 1) for value in values]
+    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    assert float(found.max()) == (score if max(values) else 0.0)
+
+
+def test_the_threshold_of_scores_is_that_of_pixel_scores():
+    processor = post_processor()
+    (batch,) = predict(processor, batch_of(*outlier_among_normal(5)))
+    assert batch.pred_mask.any()
+    found = pixel_scores(batch.pred_score, batch.anomaly_map)
+    assert torch.equal(batch.pred_mask, found > processor.current_threshold())
 
 
 @pytest.mark.parametrize("z_score", [1.0, 3.5, 8.0])
@@ -285,12 +338,10 @@ def test_image_labels_without_masks_leave_masks_to_the_rule():
     validate(stock, *labelled_batches(with_masks=False))
     assert torch.equal(processor._image_threshold, stock._image_threshold)
     results = predict(processor, *labelled_batches(with_masks=False), stage="test")
-    # The images of the validation were seen already, those of the test come in batch by batch.
-    seen = torch.cat([batch.anomaly_map.flatten(1).amax(dim=1) for batch in labelled_batches()])
     for batch, raw in zip(results, labelled_batches(), strict=True):
-        seen = torch.cat([seen, raw.anomaly_map.flatten(1).amax(dim=1)])
-        expected = raw.anomaly_map > robust_limit(seen, 3.5, 0.01 * MAP_MAXIMUM)
+        expected = pixel_scores(raw.pred_score, raw.anomaly_map) > stock._image_threshold
         assert 0 < expected.sum() < expected.numel()
+        assert torch.equal(expected.flatten(1).any(dim=1), batch.pred_label)
         assert batch.pred_mask.dtype == torch.bool
         assert torch.equal(batch.pred_mask, expected)
         assert torch.equal(batch.pred_label, raw.pred_score > stock._image_threshold)
@@ -299,12 +350,24 @@ def test_image_labels_without_masks_leave_masks_to_the_rule():
         torch.testing.assert_close(batch.anomaly_map, scaled)
 
 
+@pytest.mark.parametrize("sensitivity", [0.3, 0.8])
+def test_masks_follow_the_sensitivity_of_labels(sensitivity):
+    processor = post_processor(image_sensitivity=sensitivity)
+    validate(processor, *labelled_batches(with_masks=False))
+    results = predict(processor, *labelled_batches(with_masks=False), stage="test")
+    labels = torch.cat([batch.pred_label for batch in results])
+    assert 0 < labels.sum() < len(labels)
+    assert torch.equal(torch.cat([batch.pred_mask for batch in results]).flatten(1).any(dim=1), labels)
+
+
 def test_explicit_threshold_wins_over_ground_truth():
     processor = post_processor(threshold=0.4)
     validate(processor, *labelled_batches())
     scores = torch.cat([batch.pred_score for batch in labelled_batches()])
     results = predict(processor, *labelled_batches(), stage="test")
-    assert torch.equal(torch.cat([batch.pred_label for batch in results]), scores > 0.4 * SCORE_MAXIMUM)
+    labels = torch.cat([batch.pred_label for batch in results])
+    assert torch.equal(labels, scores > 0.4 * SCORE_MAXIMUM)
+    assert torch.equal(torch.cat([batch.pred_mask for batch in results]).flatten(1).any(dim=1), labels)
 
 
 # Checkpoints

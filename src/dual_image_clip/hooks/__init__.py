@@ -5,7 +5,6 @@ from dual_image_clip.hooks.distributed import EachImageOnce, gather
 from dual_image_clip.hooks.evaluation import (
     evaluated_image_paths,
     evaluation_datasets,
-    paper_metrics,
     require_enough_images,
 )
 from dual_image_clip.hooks.golden import GoldenImageError, GoldenImages
@@ -19,7 +18,8 @@ from dual_image_clip.hooks.image_files import (
     undecodable_images,
 )
 from dual_image_clip.hooks.look_ahead import ImagesAhead
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor
+from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.sample_order import shuffle_samples
 from dual_image_clip.hooks.unusable_files import UnusableFile, UnusableFiles
@@ -31,6 +31,7 @@ __all__ = [
     "GoldenImages",
     "ImagesAhead",
     "LabelFreePostProcessor",
+    "PaperEvaluator",
     "UnusableFile",
     "UnusableFiles",
     "UnusableImageError",
@@ -41,6 +42,7 @@ __all__ = [
     "gather",
     "image_to_tensor",
     "paper_metrics",
+    "pixel_scores",
     "read_image_file",
     "require_enough_images",
     "require_patch",

@@ -15,6 +15,8 @@ from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 
 from dual_image_clip.hooks.distributed import gather
+from dual_image_clip.hooks.evaluation import do_without_validation
+from dual_image_clip.hooks.metrics import compared
 
 # With fewer images, a median absolute deviation says nothing.
 _FEWEST_IMAGES = 8
@@ -26,7 +28,11 @@ _DEVIATION_FACTOR = 1.4826
 
 
 class AdaptiveThreshold(F1AdaptiveThreshold):
-    """anomalib's adaptive threshold, in reasonable time and memory on several devices."""
+    """anomalib's adaptive threshold for maps of any sizes, in reasonable time and memory on several devices."""
+
+    def update(self, batch: Any) -> None:  # type: ignore[override]
+        """Takes in a batch, its maps at the size of their masks."""
+        super().update(compared(batch, self.fields))
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """The threshold of the largest F1 score."""
@@ -42,16 +48,20 @@ class LabelFreePostProcessor(PostProcessor):
 
     Without, scores and maps are divided by the largest value that they can take, so they lie in 0..1 and mean the same
     in every run; and an image is called anomalous when its score lies more than ``z_score`` robust standard deviations
-    (1.4826 times the median absolute deviation) above the median of the images seen so far in the run. Its mask holds
-    the pixels that lie as far above the median of the images' hottest pixels. As long as fewer than eight images were
-    seen, none is called anomalous; the predictions that ``Engine.predict`` returns are labelled again at the end, with
-    all images seen. On several devices each process sees its own images while it runs, and those of all at the end.
+    (1.4826 times the median absolute deviation) above the median of the images seen so far in the run. As long as fewer
+    than eight images were seen, none is called anomalous; the predictions that ``Engine.predict`` returns are labelled
+    again at the end, with all images seen. On several devices each process sees its own images while it runs, and those
+    of all at the end.
+
+    Where no ground truth has set a threshold for pixels, that of the images serves them, too (see
+    :func:`pixel_scores`): an image that is called anomalous has at least its hottest pixels in its mask, one that is
+    not has an empty one, and in whatever order images come, equal ones with equal labels have equal masks.
 
     Args:
         score_maximum: Largest score that the model can give.
         map_maximum: Largest value that the model's anomaly maps can have.
-        threshold: Image scores (in 0..1, as predicted without ground truth) above it are anomalous, instead of any
-            rule.
+        threshold: Scores of images and pixels (in 0..1, as predicted without ground truth) above it are anomalous,
+            instead of any rule.
         z_score: Robust standard deviations above the median from which an image is anomalous.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
@@ -77,7 +87,6 @@ class LabelFreePostProcessor(PostProcessor):
         self.threshold = threshold
         self.z_score = z_score
         self._scores: deque[float] = deque(maxlen=_MOST_IMAGES)
-        self._peaks: deque[float] = deque(maxlen=_MOST_IMAGES)
         self._pixel_threshold_metric = AdaptiveThreshold(fields=["anomaly_map", "gt_mask"], strict=False)
         # With these limits the parent's normalisation is a division by the maximum, until validation has set others.
         self.image_min.fill_(0.0)
@@ -92,7 +101,11 @@ class LabelFreePostProcessor(PostProcessor):
     def forget(self) -> None:
         """Forgets the images seen."""
         self._scores.clear()
-        self._peaks.clear()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets a datamodule that was told to have no validation images do without; the rule then labels."""
+        del pl_module, stage
+        do_without_validation(getattr(trainer, "datamodule", None))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts a run anew."""
@@ -118,6 +131,7 @@ class LabelFreePostProcessor(PostProcessor):
         if self.threshold is not None:
             # anomalib has no public way to set it; `image_threshold` is a copy.
             self._image_threshold.fill_(self.threshold * self.score_maximum)
+            self._pixel_threshold.fill_(math.nan)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Labels the predictions that were kept once more, now that all images were seen."""
@@ -130,10 +144,12 @@ class LabelFreePostProcessor(PostProcessor):
         # One list, or one for each data loader.
         for batch in chain.from_iterable(each if isinstance(each, list) else [each] for each in predictions):
             if isinstance(batch, Batch) and batch.pred_score is not None:
-                batch.pred_label = batch.pred_score > limit.to(batch.pred_score)
+                self._label(batch, limit.to(batch.pred_score))
 
     def current_threshold(self) -> Tensor:
-        """The image score, as predicted, above which an image is called anomalous at this moment.
+        """The score, as predicted, above which an image is called anomalous at this moment.
+
+        Where no ground truth has set a threshold for pixels, it holds for :func:`pixel_scores` as well.
 
         Returns:
             Scalar in 0..1; 1, above which there is no score, as long as too few images were seen.
@@ -157,8 +173,8 @@ class LabelFreePostProcessor(PostProcessor):
             batch: Batch with the scores and maps of the model.
         """
         self._observe(batch)
-        for name, value in self._label_free(batch.pred_score, batch.anomaly_map).items():
-            setattr(batch, name, value)
+        if self.enable_thresholding and batch.pred_score is not None:
+            self._label(batch, self._limit())
         super().post_process_batch(batch)
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
@@ -173,45 +189,62 @@ class LabelFreePostProcessor(PostProcessor):
         processed = super().forward(predictions)
         if not self.enable_thresholding:
             return processed
+        scores, maps = predictions.pred_score, predictions.anomaly_map
         label: Any = processed.pred_label
         mask: Any = processed.pred_mask
-        if predictions.pred_score is not None:
-            label_free = predictions.pred_score > self._image_limit()
-            label = _choose(torch.isnan(self.image_threshold), label_free, label)
-        if predictions.anomaly_map is not None:
-            label_free = predictions.anomaly_map > self._pixel_limit()
-            mask = _choose(torch.isnan(self.pixel_threshold), label_free, mask)
+        if scores is not None:
+            label = _choose(torch.isnan(self.image_threshold), scores > self._limit(), label)
+        if scores is not None and maps is not None:
+            mask = _choose(torch.isnan(self.pixel_threshold), pixel_scores(scores, maps) > self._limit(), mask)
         return processed._replace(pred_label=label, pred_mask=mask)
 
-    def _label_free(self, scores: Tensor | None, maps: Tensor | None) -> dict[str, Tensor]:
-        """Label and mask, each where no ground truth has set a threshold for it."""
-        found = {}
-        if self.enable_thresholding and scores is not None and torch.isnan(self.image_threshold):
-            found["pred_label"] = scores > self._image_limit()
-        if self.enable_thresholding and maps is not None and torch.isnan(self.pixel_threshold):
-            found["pred_mask"] = maps > self._pixel_limit()
-        return found
+    def _label(self, batch: Batch, limit: Tensor) -> None:
+        """Sets label and mask, each where no ground truth has set a threshold for it."""
+        scores: Any = batch.pred_score
+        if torch.isnan(self.image_threshold):
+            batch.pred_label = scores > limit
+        if batch.anomaly_map is not None and torch.isnan(self.pixel_threshold):
+            batch.pred_mask = pixel_scores(scores, batch.anomaly_map) > limit
 
     def _observe(self, batch: Batch) -> None:
         if batch.pred_score is not None:
             self._scores.extend(batch.pred_score.flatten().tolist())
-        if batch.anomaly_map is not None:
-            self._peaks.extend(batch.anomaly_map.flatten(1).amax(dim=1).tolist())
 
     def _share_observations(self) -> None:
         """Lets every process of a distributed run know the images that all have seen."""
-        for seen in (self._scores, self._peaks):
-            everything = gather(seen)
-            seen.clear()
-            seen.extend(everything)
+        everything = gather(self._scores)
+        self._scores.clear()
+        self._scores.extend(everything)
+
+    def _limit(self) -> Tensor:
+        """The model's score above which images are called anomalous, and pixels without a threshold of their own."""
+        # A sensitivity moves anomalib's threshold within the range of scores.
+        moved = self.image_threshold + (0.5 - self.image_sensitivity) * (self.image_max - self.image_min)
+        return torch.where(torch.isnan(self.image_threshold), self._image_limit(), moved)
 
     def _image_limit(self) -> float:
         if self.threshold is not None:
             return self.threshold * self.score_maximum
         return robust_limit(torch.tensor(self._scores), self.z_score, _SMALLEST_DEVIATION * self.score_maximum)
 
-    def _pixel_limit(self) -> float:
-        return robust_limit(torch.tensor(self._peaks), self.z_score, _SMALLEST_DEVIATION * self.map_maximum)
+
+def pixel_scores(scores: Tensor, maps: Tensor) -> Tensor:
+    """Spreads the scores of images over their pixels, so that one threshold serves both.
+
+    An image's score holds more than its map (Eq. 13 adds the class token's), so no value of the map alone belongs to a
+    threshold of scores. Here each pixel has the share of the image's score that its map value has of the hottest one,
+    s · A(x) / max A: the hottest has the score itself, and lies above a threshold exactly where the image does. That
+    depends on no other image, and a graph can hold it.
+
+    Args:
+        scores: Scores of images, 0 or more, ``(B,)``.
+        maps: Their anomaly maps, 0 or more, ``(B, H, W)``, on whatever scale.
+
+    Returns:
+        Scores of pixels ``(B, H, W)``, from 0 to the image's score; 0 where a map is empty.
+    """
+    hottest = maps.amax(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return maps / hottest * scores[:, None, None]
 
 
 def _choose(condition: Tensor, labels: Tensor, others: Tensor) -> Tensor:
