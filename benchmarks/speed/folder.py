@@ -18,11 +18,11 @@ from typing import Any
 from unittest.mock import patch
 
 from anomalib.engine import Engine
-from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
 from benchmarks.speed.instruments import CLASS_NAME, describe_machine, elapsed, random_model
-from dual_image_clip.prediction import REPORT_NAME, PredictionReport
+from dual_image_clip.hooks import PhotoFolder
+from dual_image_clip.prediction import REPORT_NAME, HeatmapVisualizer, PredictionReport
 from dual_image_clip.procedural import Category
 
 FAMILY = "nut"
@@ -96,10 +96,10 @@ def time_prediction(photos: Path, output: Path, adaptation_steps: int) -> tuple[
     Returns:
         Seconds of the whole run, and those of them that were spent in the model.
     """
-    model = random_model(adaptation_steps=adaptation_steps, visualizer=ImageVisualizer(output_dir=output / "images"))
+    model = random_model(adaptation_steps=adaptation_steps, visualizer=HeatmapVisualizer(output / "heatmaps"))
     # The text of a category is encoded once on a machine, which is no matter of images.
     model.set_class_name(CLASS_NAME)
     engine = Engine(default_root_dir=output, logger=False, callbacks=[PredictionReport(output)])
     with patch.object(model.model, "compare", Stopwatch(model.model.compare)) as stopwatch:
-        whole = elapsed(lambda: engine.predict(model=model, data_path=photos, return_predictions=False))
+        whole = elapsed(lambda: engine.predict(model=model, dataset=PhotoFolder(photos), return_predictions=False))
     return whole, stopwatch.seconds
