@@ -19,7 +19,7 @@ from typing import TextIO
 from anomalib.data.utils.image import is_image_file
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks import UnusableImageError
+from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 
 COLUMNS = ("file", "score", "threshold", "label", "references")

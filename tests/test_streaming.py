@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks import GoldenImageError, UnusableImageError
+from dual_image_clip.hooks import GoldenImageError
+from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 from tests.helpers import assert_same, tiny_model
 

@@ -3,19 +3,19 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import anomalib.data
 import torch
-from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from benchmarks.paper.plan import DataSettings
 from dual_image_clip.class_names import DEFAULT_CLASS_NAME, class_name_from_category
-from dual_image_clip.hooks import UnusableImageError, restore_bit_depth, undecodable_images
+from dual_image_clip.hooks import read_item
+from dual_image_clip.photos import PhotoReader
 
 _CATEGORIES = {
     "MVTecAD": "anomalib.data.datasets.image.mvtecad:CATEGORIES",
@@ -179,16 +179,8 @@ def _make_datamodule(data: DataSettings, category: str) -> AnomalibDataModule:
 
 
 def _read(dataset: Any, index: int, size: int) -> Any:
-    sample = dataset.samples.iloc[index]
-    path = sample.image_path
-    try:
-        item = dataset[index]
-    except Exception as error:
-        files = [each for each in (path, sample.get("mask_path")) if each and Path(each).is_file()]
-        raise next(undecodable_images(files), UnusableImageError(path, f"cannot be read ({error})")) from None
-    image: Any = item.image.unsqueeze(0)
-    restore_bit_depth(ImageBatch(image=image, image_path=[path]))
-    item.image = resize(image.squeeze(0), [size], antialias=True)
+    item = read_item(dataset, index, PhotoReader())
+    item.image = resize(item.image, [size], antialias=True)
     return item
 
 

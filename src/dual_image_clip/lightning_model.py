@@ -5,6 +5,7 @@ Paper:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ from dual_image_clip.method import (
     ScoreWeights,
     TextSettings,
 )
+from dual_image_clip.photos import PhotoReader
 from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
 from dual_image_clip.torch_model import DualImageCLIPModel
 from dual_image_clip.weights import class_embeddings, load_backbone
@@ -89,14 +91,12 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         temperature: τ of Eq. 1. ``None`` takes the one the backbone learned, 0.01 for LAION's.
         adaptation_steps: AdamW steps of the test-time adaptation; 0 switches it off, and its tower pass.
         learning_rate: AdamW's learning rate.
-        texture_dir: Folder of textures for the pseudo anomalies, such as DTD. Without it, they are made from the image
-            itself.
+        texture_dir: Folder of textures for the pseudo anomalies, such as DTD; else they are made from the image itself.
         smooth: Whether to smooth anomaly maps with a 3×3 mean over patches.
-        threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth. Without it,
-            ground truth sets the threshold, or else a robust z-score (see
-            :class:`~dual_image_clip.hooks.LabelFreePostProcessor`).
-        seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and the order of
-            evaluation.
+        threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth; see
+            :class:`~dual_image_clip.hooks.LabelFreePostProcessor` for what sets it else.
+        value_range: Values of photos of more than 8 bits that become 0 and 1; see :mod:`dual_image_clip.photos`.
+        seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and evaluation's order.
         pre_processor: Pre-processor, or whether to use the default: short side to the backbone's image size.
         post_processor: Post-processor, or whether to use the default.
         evaluator: Evaluator, or whether to use the default: the paper's six metrics.
@@ -131,6 +131,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         texture_dir: str | Path | None = None,
         smooth: bool = True,
         threshold: float | None = None,
+        value_range: tuple[float, float] | None = None,
         seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -145,6 +146,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         references = ReferenceSettings(num_references, aggregation, k_shot, few_shot_source)
         weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5)
         adaptation = AdaptationSettings(adaptation_steps, learning_rate, beta)
+        reader = PhotoReader(value_range=value_range)
         pseudo_anomalies = PseudoAnomalyGenerator(texture_dir, seed)
         if post_processor is True:
             self.post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum, threshold)
@@ -166,6 +168,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
             seed=seed,
             aggregation=references.aggregation,
         )
+        self.reader = replace(reader, patch_size=self.model.encoder.patch_size)
         if pre_processor is True:
             size = min(self.backbone.image_size)
             self.pre_processor = clip_pre_processor(size, self.backbone.image_mean, self.backbone.image_std)
@@ -194,7 +197,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
 
     def load_golden_images(self) -> None:
         """Encodes the golden images, as evaluations do by themselves."""
-        self.golden.give_to(self.model, self._datamodule, self.pre_process, self.model.encoder.patch_size)
+        self.golden.give_to(self.model, self._datamodule, self.pre_process, self.reader)
 
     def complete(self) -> None:
         """Encodes the class name and the golden images, as the beginning of a run does."""
@@ -228,8 +231,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         """Scores a batch of pre-processed images: adds ``pred_score``, ``anomaly_map`` and ``num_references`` to it."""
         del batch_idx
         images, names = cast("Tensor", batch.image), cast("list[str] | None", batch.image_path)
-        patch_size = self.model.encoder.patch_size
-        ahead = ImagesAhead(self.trainer, dataloader_idx, names or (), patch_size, self.pre_process)
+        ahead = ImagesAhead(self.trainer, dataloader_idx, names or (), self.reader, self.pre_process)
         compared = self.model.compare(images, names, ahead)
         scored: Any = batch.update(**compared.predictions._asdict())
         scored.num_references = compared.num_references
@@ -253,7 +255,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         report = next((each for each in given if isinstance(each, PredictionReport)), PredictionReport())
         components: Any = super().configure_callbacks()
         # The report reads the labels that the post-processor, one of the components, has set.
-        return [EachImageOnce(), UnusableFiles(self.model.encoder.patch_size), *components, report]
+        return [UnusableFiles(self.reader), EachImageOnce(), *components, report]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the class name and the golden images that were in use."""

@@ -17,9 +17,9 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.hooks import image_to_tensor, read_image_file, require_patch
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.one_image import SCORING, OneScore, encode_one, own_post_processor, score_one
+from dual_image_clip.photos import PhotoReader, image_to_tensor
 
 
 class StreamingResult(OneScore):
@@ -84,8 +84,8 @@ class StreamingDetector:
         """
         if isinstance(image, str | Path):
             self._model.golden.require_apart_from([image])
-        pixels = as_pixels(image)
-        require_patch((pixels.shape[-2], pixels.shape[-1]), self._model.model.encoder.patch_size)
+        pixels = as_pixels(image, self._model.reader)
+        self._model.reader.require_patch((pixels.shape[-2], pixels.shape[-1]))
         encoded = encode_one(self._model, pixels)
         with SCORING:
             found = score_one(self._model, self._post_processor, encoded, list(self._recent))
@@ -93,11 +93,12 @@ class StreamingDetector:
         return StreamingResult(*found)._replace(anomaly_map=_at_size(found.anomaly_map, pixels))
 
 
-def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor) -> Tensor:
+def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor, reader: PhotoReader) -> Tensor:
     """Turns an image of any form into a tensor.
 
     Args:
         image: As :class:`StreamingDetector` takes it.
+        reader: Reads files.
 
     Returns:
         Image ``(3, H, W)`` in 0..1.
@@ -109,9 +110,9 @@ def as_pixels(image: str | Path | np.ndarray | Image.Image | Tensor) -> Tensor:
     """
     match image:
         case str() | Path():
-            return read_image_file(image)
+            return reader.read(image)
         case Image.Image():
-            return image_to_tensor(image)
+            return image_to_tensor(image, reader.value_range)
         case np.ndarray():
             return _array_as_pixels(image)
         case Tensor():

@@ -1,81 +1,79 @@
-"""What becomes of files that cannot be used, as a callback; whole runs are in tests/integration/test_bad_input.py."""
+"""What becomes of files that cannot be used; whole runs are in tests/integration/test_bad_input.py."""
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F  # noqa: N812
-from anomalib.data import ImageBatch
-from anomalib.data.utils import read_image
+from anomalib.data import Folder
+from torch.utils.data import DataLoader
 
-from dual_image_clip.hooks.image_files import UnusableImageError
+from dual_image_clip.hooks import PhotoFolder
 from dual_image_clip.hooks.unusable_files import UnusableFiles
-from tests.drawn_data import save
-from tests.hooks.runs import Listed, trainer_with
-
-HEIGHT, WIDTH = 30, 44
+from dual_image_clip.photos import PhotoReader, UnusableImageError
+from tests.drawn_data import draw_plate, make_photos, save
 
 
-def batch_of(paths: list[Path], size: tuple[int, int] = (HEIGHT, WIDTH)) -> ImageBatch:
-    """As a data loader delivers them."""
-    images = [F.interpolate(read_image(path, as_tensor=True)[None], size, mode="bilinear") for path in paths]
-    return ImageBatch(image=torch.cat(images), image_path=[str(path) for path in paths])
+def batches(dataset, stage: str, batch_size: int = 2, **options):
+    policy = UnusableFiles(PhotoReader((16, 16)))
+    policy.setup(SimpleNamespace(strategy=SimpleNamespace(process_dataloader=None)), SimpleNamespace(), stage)
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=dataset.collate_fn, **options)
+    return policy, policy.changed(loader)
 
 
-def call(policy: UnusableFiles, stage: str, batch) -> None:
-    getattr(policy, f"on_{stage}_batch_start")(SimpleNamespace(), SimpleNamespace(), batch, 0)
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = make_photos(tmp_path / "photos", normal=4, defective=0)
+    (folder / "a_broken.png").write_text("no image")
+    save(np.zeros((8, 40, 3), np.uint8), folder / "b_speck.png")
+    return folder
 
 
-stages = pytest.mark.parametrize("stage", ["validation", "test", "predict"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_prediction_lists_them_and_goes_on(photos, num_workers):
+    policy, changed = batches(PhotoFolder(photos), "predict", num_workers=num_workers)
+    seen = [Path(path).name for batch in changed for path in batch.image_path]
+    assert seen == [f"plate_00{index}.png" for index in range(4)]
+    reasons = {Path(each.path).name: each.reason for each in policy.passed_over}
+    assert list(reasons) == ["a_broken.png", "b_speck.png"]
+    assert reasons["b_speck.png"] == "has 8×40 pixels, less than one 16×16 patch"
 
 
-@stages
-def test_it_restores_the_bit_depth(stage, tmp_path):
-    batch = batch_of(
-        [save(np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH), tmp_path / "deep.png")]
+def labelled(root: Path, broken: int) -> object:
+    for index in range(4):
+        save(draw_plate(index)[0], root / "good" / f"{index}.png")
+        save(draw_plate(50 + index, defect="spot")[0], root / "bad" / f"{index}.png")
+    for index in range(broken):
+        (root / "good" / f"broken_{index}.png").write_text("no image")
+    data = Folder(
+        name="plates", root=root, normal_dir="good", abnormal_dir="bad", normal_split_ratio=0.0, val_split_mode="none"
     )
-    call(UnusableFiles((16, 16)), stage, batch)
-    assert batch.image.std() > 0.2
+    data.setup()
+    return data.test_data
 
 
-@stages
-def test_it_refuses_images_smaller_than_a_patch(stage, tmp_path):
-    batch = batch_of([save(np.zeros((HEIGHT, WIDTH, 3), np.uint8), tmp_path / "small.png")], size=(64, 64))
-    with pytest.raises(ValueError, match=re.escape("small.png has 30×44 pixels")):
-        call(UnusableFiles((32, 32)), stage, batch)
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize(("broken", "named", "more"), [(1, 1, ""), (8, 5, "and 3 more")])
+def test_a_test_ends_with_all_of_their_names(tmp_path, stage, broken, named, more):
+    _, changed = batches(labelled(tmp_path, broken), stage)
+    with pytest.raises(UnusableImageError, match=rf"^{broken} image file\(s\) cannot be used") as caught:
+        list(changed)
+    assert str(caught.value).count("broken_") == named
+    assert more in str(caught.value)
 
 
-@stages
-def test_it_lets_other_batches_pass(stage):
-    tensor = torch.rand(2, 3, 8, 8)
-    call(UnusableFiles((16, 16)), stage, tensor)
-    call(UnusableFiles((16, 16)), stage, ImageBatch(image=tensor))
+def test_a_test_reads_what_the_stock_reader_spoils(tmp_path):
+    dataset = labelled(tmp_path, broken=0)
+    values = np.linspace(0, 65535, 120 * 120).astype(np.uint16).reshape(120, 120)
+    save(values, Path(dataset.samples.iloc[0].image_path))
+    _, changed = batches(dataset, "test", batch_size=1)
+    first = next(iter(changed))
+    assert first.image.std() > 0.2
+    assert first.image.mean() == pytest.approx(0.5, abs=0.01)
 
 
-def broken_files(folder: Path, count: int) -> list[Path]:
-    paths = [folder / f"broken_{index}.png" for index in range(count)]
-    for path in paths:
-        path.write_bytes(b"")
-    return [save(np.zeros((HEIGHT, WIDTH, 3), np.uint8), folder / "good.png"), *paths]
-
-
-@pytest.mark.parametrize("error", [OSError("image file is truncated"), SyntaxError("broken PNG file")], ids=repr)
-@pytest.mark.parametrize(("count", "named", "more"), [(1, 1, None), (5, 5, None), (8, 5, "and 3 more")])
-def test_error_in_reading_names_the_files(error, count, named, more, tmp_path):
-    trainer = trainer_with("predict", Listed(broken_files(tmp_path, count), "image_filenames"))
-    with pytest.raises(UnusableImageError, match=rf"^{count} image file\(s\) cannot be used") as caught:
-        UnusableFiles((16, 16)).on_exception(trainer, SimpleNamespace(), error)
-    message = str(caught.value)
-    assert message.count(".png cannot be read") == named
-    assert "good.png" not in message
-    assert ("more" in message) == bool(more)
-    assert more is None or more in message
-
-
-@pytest.mark.parametrize(("error", "broken"), [(OSError("disk full"), 0), (RuntimeError("out of memory"), 1)])
-def test_other_errors_are_left_alone(error, broken, tmp_path):
-    trainer = trainer_with("test", Listed(broken_files(tmp_path, broken), "samples"))
-    UnusableFiles((16, 16)).on_exception(trainer, SimpleNamespace(), error)
+def test_other_loaders_are_left_alone():
+    policy = UnusableFiles(PhotoReader())
+    loader = DataLoader([1, 2, 3])
+    assert policy.changed(loader) is loader
+    assert policy.changed("something else") == "something else"

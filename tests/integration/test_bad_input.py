@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch
 from PIL import Image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks import UnusableImageError
+from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.helpers import assert_same, make_data, make_engine, make_model, predict

@@ -14,7 +14,8 @@ from torchvision.transforms.v2 import CenterCrop
 from torchvision.transforms.v2.functional import to_image
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.hooks import GoldenImageError, UnusableImageError
+from dual_image_clip.hooks import GoldenImageError
+from dual_image_clip.photos import UnusableImageError
 from tests import helpers
 from tests.drawn_data import draw_plate, make_category, make_photos, save
 from tests.helpers import assert_same, make_data, make_engine, predict

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dual_image_clip.hooks import UnusableFile
+from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction import ColourScale, Outcome, Prediction, Sketch, draw_overlay
 from dual_image_clip.ui.results import caption, gallery, problem, relabel, summary, table
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dual_image_clip.hooks import UnusableImageError
+from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.ui.uploads import display_names, read_upload
 from tests.drawn_data import draw_plate, save
 

@@ -8,21 +8,13 @@ from dual_image_clip.hooks.evaluation import (
     require_enough_images,
 )
 from dual_image_clip.hooks.golden import GoldenImageError, GoldenImages
-from dual_image_clip.hooks.image_files import (
-    UnusableImageError,
-    decoding,
-    image_to_tensor,
-    read_image_file,
-    require_patch,
-    restore_bit_depth,
-    undecodable_images,
-)
 from dual_image_clip.hooks.look_ahead import ImagesAhead
 from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
+from dual_image_clip.hooks.photo_data import PhotoFolder, read_item
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.sample_order import shuffle_samples
-from dual_image_clip.hooks.unusable_files import UnusableFile, UnusableFiles
+from dual_image_clip.hooks.unusable_files import UnusableFiles
 
 __all__ = [
     "ChangesDataLoaders",
@@ -32,21 +24,15 @@ __all__ = [
     "ImagesAhead",
     "LabelFreePostProcessor",
     "PaperEvaluator",
-    "UnusableFile",
+    "PhotoFolder",
     "UnusableFiles",
-    "UnusableImageError",
     "clip_pre_processor",
-    "decoding",
     "evaluated_image_paths",
     "evaluation_datasets",
     "gather",
-    "image_to_tensor",
     "paper_metrics",
     "pixel_scores",
-    "read_image_file",
+    "read_item",
     "require_enough_images",
-    "require_patch",
-    "restore_bit_depth",
     "shuffle_samples",
-    "undecodable_images",
 ]

@@ -52,6 +52,11 @@ def drop_repeats(sampler: DistributedSampler) -> None:
         sampler.num_samples = len(range(sampler.rank, total, sampler.num_replicas))
 
 
+def is_distributed() -> bool:
+    """Whether several processes share this run."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def gather(values: Sequence[_T]) -> list[_T]:
     """Puts together what every process has; all of them must call it.
 
@@ -61,7 +66,7 @@ def gather(values: Sequence[_T]) -> list[_T]:
     Returns:
         Those of all processes, in their order; without other processes, the same.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return list(values)
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, list(values))

@@ -29,7 +29,9 @@ def evaluation_datasets(trainer: Trainer) -> list[Any]:
         "predict": trainer.predict_dataloaders,
     }.get(str(trainer.state.fn.value) if trainer.state.fn else "", [])
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-    return [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
+    datasets = [loader.dataset for loader in loaders if hasattr(loader, "dataset")]
+    # Those that are read here stand behind a data set of items or reasons.
+    return [getattr(dataset, "original", dataset) for dataset in datasets]
 
 
 def evaluated_image_paths(trainer: Trainer) -> list[str]:

@@ -1,15 +1,18 @@
 """Golden samples: a few images known to be good, with which every image is compared."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from anomalib.data import AnomalibDataset
-from anomalib.data.utils import LabelName, get_image_filenames
+from anomalib.data.utils import LabelName
 from torch import Tensor, nn
 
-from dual_image_clip.hooks.image_files import read_image_file
+from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of, find_photos
+
+logger = logging.getLogger(__name__)
 
 
 class GoldenImageError(ValueError):
@@ -89,28 +92,44 @@ class GoldenImages:
         model: TakesGoldenImages,
         datamodule: Any,
         pre_process: Callable[[Tensor], Tensor],
-        patch_size: tuple[int, int],
+        reader: PhotoReader,
     ) -> None:
         """Chooses the images and lets a model take them over, unless it has them already.
+
+        Files that cannot be used are passed over, as a prediction does, and others are drawn in their place.
 
         Args:
             model: The model.
             datamodule: The datamodule of an evaluation, or ``None``.
             pre_process: Brings an image ``(1, 3, H, W)`` in 0..1 into the form that the model takes.
-            patch_size: Height and width of a patch in pixels, the least that an image must have.
+            reader: Reads the images.
 
         Raises:
-            GoldenImageError: There is neither a folder nor a training set to take them from.
-            UnusableImageError: One of them cannot be decoded, or is smaller than a patch.
+            GoldenImageError: There is neither a folder nor a training set to take them from, or too few can be used.
         """
         self.choose(datamodule)
         if self.paths == self.encoded:
             return
         # What a datamodule does to test images, golden ones need as well.
         augmentations = getattr(getattr(datamodule, "test_data", None), "augmentations", None) or nn.Identity()
-        images = (augmentations(read_image_file(path, patch_size)) for path in self.paths)
-        model.set_golden_images(pre_process(image.unsqueeze(0)) for image in images)
-        self.encoded = list(self.paths)
+        usable = self._read(reader)
+        model.set_golden_images(pre_process(augmentations(image).unsqueeze(0)) for image in usable.values())
+        self.paths = self.encoded = list(usable)
+
+    def _read(self, reader: PhotoReader) -> dict[str, Tensor]:
+        """The first ``k_shot`` usable images in the order of the draw, by their names."""
+        usable: dict[str, Tensor] = {}
+        for name in draw_images(self._candidates, len(self._candidates), self.seed):
+            if len(usable) == self.k_shot:
+                break
+            try:
+                usable[name] = reader.read(name)
+            except UnusableImageError as error:
+                logger.warning("A golden image is passed over: %s", error)
+        if len(usable) < self.k_shot:
+            msg = f"k_shot={self.k_shot}, but only {len(usable)} of {len(self._candidates)} golden images can be used"
+            raise GoldenImageError(msg)
+        return usable
 
     def require_apart_from(self, queries: Iterable[str | Path]) -> None:
         """Makes sure that no image is compared with itself.
@@ -121,9 +140,9 @@ class GoldenImages:
         Raises:
             GoldenImageError: One of them is a file that golden images are drawn from.
         """
-        golden = {Path(path).resolve() for path in self._candidates}
+        golden = {file_of(path)[0].resolve() for path in self._candidates}
         for path in queries if golden else ():
-            if Path(path).resolve() in golden:
+            if file_of(path)[0].resolve() in golden:
                 msg = f"{path} is to be scored, but it is among the golden images: move it out of one of the two sets"
                 raise GoldenImageError(msg)
 
@@ -166,11 +185,13 @@ def image_paths(source: str | Path) -> list[str]:
     if not Path(source).exists():
         msg = f"few_shot_source={str(source)!r} does not exist"
         raise GoldenImageError(msg)
-    try:
-        return [str(path) for path in get_image_filenames(source)]
-    except ValueError as error:
-        msg = f"few_shot_source={str(source)!r} has no image: {error}"
-        raise GoldenImageError(msg) from error
+    listing = find_photos(source)
+    for file in listing.unusable:
+        logger.warning("A golden image is passed over: %s %s", file.path, file.reason)
+    if not listing.photos:
+        msg = f"few_shot_source={str(source)!r} has no image (such as .png, .jpg, .tif)"
+        raise GoldenImageError(msg)
+    return listing.photos
 
 
 def good_training_images(datamodule: Any) -> list[str]:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from anomalib.data import ImageBatch
 from lightning import Trainer
 from torch import Tensor
 
 from dual_image_clip.hooks.evaluation import evaluation_datasets
-from dual_image_clip.hooks.image_files import UnusableImageError, restore_bit_depth
-from dual_image_clip.hooks.unusable_files import read_item
+from dual_image_clip.hooks.photo_data import read_item
+from dual_image_clip.photos import PhotoReader, UnusableImageError
 
 
 class ImagesAhead:
@@ -18,8 +17,8 @@ class ImagesAhead:
     Args:
         trainer: A trainer with a run under way.
         dataloader_idx: Which of its data sets.
-        present: Paths of the images that are not wanted.
-        patch_size: Height and width of a patch in pixels, the least that an image must have.
+        present: Names of the images that are not wanted.
+        reader: Reads photos.
         pre_process: Brings an image ``(1, 3, H, W)`` in 0..1 into the form that the model takes.
     """
 
@@ -28,13 +27,13 @@ class ImagesAhead:
         trainer: Trainer,
         dataloader_idx: int,
         present: Collection[str],
-        patch_size: tuple[int, int],
+        reader: PhotoReader,
         pre_process: Callable[[Tensor], Tensor],
     ) -> None:
         self._trainer = trainer
         self._dataloader_idx = dataloader_idx
         self._present = present
-        self._patch_size = patch_size
+        self._reader = reader
         self._pre_process = pre_process
 
     def __call__(self, count: int) -> Iterator[tuple[str, Tensor]]:
@@ -44,24 +43,21 @@ class ImagesAhead:
             count: How many, at most.
 
         Yields:
-            Path and pre-processed image.
+            Name and pre-processed image.
         """
         for item in self._usable_items():
             if count == 0:
                 return
-            if item.image_path in self._present:
-                continue
-            image = item.image.unsqueeze(0)
-            restore_bit_depth(ImageBatch(image=image, image_path=[item.image_path]))
-            yield item.image_path, self._pre_process(image)
-            count -= 1
+            if item.image_path not in self._present:
+                yield item.image_path, self._pre_process(item.image.unsqueeze(0))
+                count -= 1
 
     def _usable_items(self) -> Iterator[Any]:
         datasets = evaluation_datasets(self._trainer)
         dataset = datasets[self._dataloader_idx] if self._dataloader_idx < len(datasets) else ()
         for index in range(len(dataset)):
             try:
-                item = read_item(dataset, index, f"image {index}", self._patch_size)
+                item = read_item(dataset, index, self._reader)
             except UnusableImageError:
                 # It is reported when its turn comes.
                 continue

@@ -12,7 +12,7 @@ from lightning import Trainer
 from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths
+from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths, pixel_scores
 from dual_image_clip.prediction.batches import images_of, names_of, photo_size
 from dual_image_clip.prediction.output_folder import OutputFolder
 from dual_image_clip.prediction.panels import draw_mask, draw_panels, panel_size
@@ -26,10 +26,10 @@ _TITLE_SIZE = 20
 
 
 class _Unmasked(NamedTuple):
-    """A heatmap whose mask is still to be drawn: width and height of its panels, and the small anomaly map."""
+    """A heatmap whose mask is still to be drawn: width and height of its panels, and its pixel scores, made small."""
 
     panel: tuple[int, int]
-    anomaly_map: Tensor
+    pixel_scores: Tensor
 
 
 class HeatmapVisualizer(ImageVisualizer):
@@ -39,8 +39,8 @@ class HeatmapVisualizer(ImageVisualizer):
     anomalib has it below the root of a known data set. Files of earlier runs are replaced, and no others. The images
     are shown as they were scored, with their aspect ratio.
 
-    Where no ground truth has set the threshold of pixels, it follows from all images of the run: the mask is drawn at
-    the end, and until then a small map of each image is kept.
+    Where no ground truth has set a threshold, it follows from all images of the run: the mask is drawn at the end, and
+    until then small pixel scores of each image are kept.
 
     Args:
         output_dir: Where they go. Without it, ``images`` in the trainer's folder.
@@ -97,6 +97,7 @@ class HeatmapVisualizer(ImageVisualizer):
         """Writes the heatmaps of a batch, and its maps."""
         del trainer, batch, dataloader_idx
         waits = outputs.pred_mask is not None and _threshold_follows(pl_module.post_processor)
+        scores = pixel_scores(outputs.pred_score, outputs.anomaly_map).float().cpu() if waits else ()
         for index, (photo, image) in enumerate(
             zip(names_of(outputs, batch_idx), images_of(outputs, pl_module), strict=True)
         ):
@@ -106,7 +107,7 @@ class HeatmapVisualizer(ImageVisualizer):
                 gt_mask=_item(outputs.gt_mask, index),
                 pred_mask=_item(outputs.pred_mask, index),
             )
-            self._write(photo, item, waits)
+            self._write(photo, item, scores[index] if waits else None)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Completes the heatmaps."""
@@ -136,10 +137,10 @@ class HeatmapVisualizer(ImageVisualizer):
             note: Whether to bring the record of files up to date.
         """
         waiting, self._unmasked = self._unmasked, {}
-        limit = float(post_processor.current_pixel_threshold()) if waiting else 1.0
-        for photo, (panel, anomaly_map) in waiting.items():
-            if anomaly_map.max() > limit:
-                self._add_mask(photo, panel, anomaly_map > limit)
+        limit = float(post_processor.current_threshold()) if waiting else 1.0
+        for photo, (panel, scores) in waiting.items():
+            if scores.max() > limit:
+                self._add_mask(photo, panel, scores > limit)
         if note:
             for folder in self._folders():
                 folder.forget_unwritten()
@@ -149,19 +150,19 @@ class HeatmapVisualizer(ImageVisualizer):
     def _folders(self) -> list[OutputFolder]:
         return [self._heatmaps, self._maps] if self.maps_dir else [self._heatmaps]
 
-    def _write(self, photo: str, item: ImageItem, waits: bool) -> None:
+    def _write(self, photo: str, item: ImageItem, scores: Tensor | None) -> None:
         anomaly_map: Tensor = item.anomaly_map  # type: ignore[assignment]
         size = photo_size(photo) or (anomaly_map.shape[-2], anomaly_map.shape[-1])
         panel = panel_size(size)
         # A data set may not have listed its photos.
         name = self._names.setdefault(photo, picture_name(photo))
-        if waits:
+        if scores is not None:
             item.pred_mask = torch.zeros_like(anomaly_map, dtype=torch.bool)
         if self._heatmaps.write(name, draw_panels(self, item, panel).save):
             self._written.add(photo)
-            if waits:
+            if scores is not None:
                 # The largest values, so that no place is lost.
-                small = F.adaptive_max_pool2d(anomaly_map[None], small_map_size(anomaly_map))[0]
+                small = F.adaptive_max_pool2d(scores[None], small_map_size(anomaly_map))[0]
                 self._unmasked[photo] = _Unmasked(panel, small)
         if self.maps_dir:
             map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
@@ -179,8 +180,8 @@ class HeatmapVisualizer(ImageVisualizer):
 
 
 def _threshold_follows(post_processor: Any) -> bool:
-    """Whether the threshold of pixels follows from the images of the run, so that it is known at its end."""
-    return isinstance(post_processor, LabelFreePostProcessor) and bool(torch.isnan(post_processor.pixel_threshold))
+    """Whether the threshold follows from the images of the run, so that it is known at its end."""
+    return isinstance(post_processor, LabelFreePostProcessor) and bool(torch.isnan(post_processor.image_threshold))
 
 
 def _item(values: Tensor | None, index: int) -> Tensor | None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
-from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFile, UnusableImageError
+from dual_image_clip.hooks import LabelFreePostProcessor
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.method import random_partners
 from dual_image_clip.one_image import SCORING, encode_one, own_post_processor, score_one
+from dual_image_clip.photos import UnusableFile, UnusableImageError, find_photos
 from dual_image_clip.prediction import Outcome, Prediction, Sketch, decide, make_sketch, rank
 from dual_image_clip.torch_model import EncodedImages
 from dual_image_clip.ui.uploads import display_names, read_upload
@@ -71,14 +72,20 @@ class Scorer:
     def _encode(
         self, paths: Sequence[str | Path], unusable: list[UnusableFile], progress: Progress
     ) -> Iterator[_Encoded]:
-        for index, (path, name) in enumerate(zip(paths, display_names(paths), strict=True)):
-            progress(0.5 * index / len(paths), f"Reading {name}")
-            try:
-                pixels = read_upload(Path(path), self._model.model.encoder.patch_size)
-            except UnusableImageError as error:
-                unusable.append(UnusableFile(name, error.reason))
-                continue
-            yield _Encoded(name, _shrink(pixels), encode_one(self._model, pixels))
+        for index, (path, shown) in enumerate(zip(paths, display_names(paths), strict=True)):
+            progress(0.5 * index / len(paths), f"Reading {shown}")
+            listing = find_photos(path)
+            unusable.extend(each._replace(path=shown) for each in listing.unusable)
+            if not listing.photos and not listing.unusable:
+                unusable.append(UnusableFile(shown, "is of no format that is read, such as PNG, JPEG or TIFF"))
+            for photo in listing.photos:
+                name = shown + photo.removeprefix(str(path))
+                try:
+                    pixels = read_upload(photo, self._model.reader)
+                except UnusableImageError as error:
+                    unusable.append(UnusableFile(name, error.reason))
+                    continue
+                yield _Encoded(name, _shrink(pixels), encode_one(self._model, pixels))
 
     def _score(
         self, images: Sequence[_Encoded], post_processor: LabelFreePostProcessor, progress: Progress

@@ -5,38 +5,30 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
-from dual_image_clip.hooks import UnusableImageError, decoding, read_image_file
+from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of
 
 MOST_BYTES = 50 * 2**20
-MOST_PIXELS = 100_000_000
 
 
-def read_upload(path: Path, patch_size: tuple[int, int]) -> Tensor:
-    """Reads an uploaded image, unless that would take too much memory.
+def read_upload(path: str | Path, reader: PhotoReader) -> Tensor:
+    """Reads an uploaded image, unless the file is too large for a page that many use.
 
     Args:
-        path: Uploaded file.
-        patch_size: Height and width of a patch in pixels, the least that an image must have.
+        path: Uploaded file, or a page of it.
+        reader: Reads it.
 
     Returns:
         Image ``(3, H, W)`` in 0..1.
 
     Raises:
-        UnusableImageError: The file or the image is too large, it is smaller than a patch, or it cannot be decoded.
+        UnusableImageError: The file is too large, or it cannot be used.
     """
-    num_bytes = path.stat().st_size
+    num_bytes = file_of(path)[0].stat().st_size
     if num_bytes > MOST_BYTES:
         raise UnusableImageError(path, f"has {num_bytes / 2**20:.0f} MB, more than {MOST_BYTES // 2**20} MB")
-    # The file's head tells the size, with nothing decoded.
-    with decoding(path), Image.open(path) as image:
-        width, height = image.size
-    if height * width > MOST_PIXELS:
-        reason = f"has {height}×{width} pixels, more than {MOST_PIXELS // 1_000_000} megapixels"
-        raise UnusableImageError(path, reason)
-    return read_image_file(path, patch_size)
+    return reader.read(path)
 
 
 def display_names(paths: Sequence[str | Path]) -> list[str]:

@@ -14,7 +14,7 @@ from benchmarks.paper.metrics import compute_metrics
 from benchmarks.paper.plan import Plan, Setting
 from benchmarks.paper.report.sheet import draw_sheet
 from benchmarks.paper.results import METRICS, Row, Spent
-from dual_image_clip.hooks import UnusableImageError
+from dual_image_clip.photos import UnusableImageError
 
 SETTINGS = [
     Setting("clip"),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks.paper.images import all_categories, find_datamodule, load_golden_images, load_images
 from benchmarks.paper.plan import DataSettings
-from dual_image_clip.hooks import UnusableImageError
+from dual_image_clip.photos import UnusableImageError
 from tests.drawn_data import draw_plate, make_category, save
 from tests.helpers import assert_same
 

@@ -1,0 +1,122 @@
+"""Photos as data sets, read the same way wherever they come from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import AnomalibDataset, ImageBatch, ImageItem, PredictDataset
+from PIL import Image
+from torch.utils.data import Dataset
+
+from dual_image_clip.photos import DECODING_ERRORS, PhotoReader, UnusableFile, UnusableImageError, decoding, find_photos
+
+
+class PhotoFolder(Dataset):
+    """The photos of a folder and its subfolders, every page of a file one.
+
+    Args:
+        source: Folder, or a single file.
+
+    Attributes:
+        image_filenames: Photos in the order of their names.
+        unusable: Files that are photos, but of no use.
+        results: Folders of results of earlier runs, which were not searched.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        listing = find_photos(source)
+        self.image_filenames: list[str] = listing.photos
+        self.unusable: list[UnusableFile] = listing.unusable
+        self.results: list[str] = listing.results
+        self.collate_fn = ImageBatch.collate
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return len(self.image_filenames)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """Reads a photo.
+
+        Raises:
+            UnusableImageError: It cannot be used.
+        """
+        return read_item(self, index, PhotoReader())
+
+
+def read_item(dataset: Any, index: int, reader: PhotoReader) -> Any:
+    """Reads an item of a data set.
+
+    Args:
+        dataset: A data set of images, anomalib's or another that gives items with an ``image``.
+        index: Place of the item.
+        reader: Reads its image.
+
+    Returns:
+        The item.
+
+    Raises:
+        UnusableImageError: The photo cannot be used.
+    """
+    if isinstance(dataset, PhotoFolder | PredictDataset):
+        name = str(dataset.image_filenames[index])
+        image = reader.read(name)
+        transform = getattr(dataset, "transform", None)
+        return ImageItem(image=transform(image) if transform else image, image_path=name)
+    if isinstance(dataset, AnomalibDataset):
+        return _read_labelled(dataset, index, reader)
+    with decoding(f"image {index}"):
+        return dataset[index]
+
+
+def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) -> Any:
+    name = str(dataset.samples.iloc[index].image_path)
+    with decoding(name), Image.open(name) as image:
+        reader.require_patch((image.height, image.width), name)
+    own = reader.read(name) if reader.differs_from_stock(name) else None
+    try:
+        item: Any = dataset[index]
+    except DECODING_ERRORS:
+        # Photo or mask: whichever of the two cannot be decoded is named.
+        for file in (name, dataset.samples.iloc[index].mask_path):
+            with decoding(file), Image.open(file) as image:
+                image.load()
+        raise
+    if own is not None:
+        item.image = dataset.augmentations(own) if dataset.augmentations else own
+        if item.gt_mask is not None and not item.gt_mask.any():
+            # That of a good image is made in the size that the stock reader has found.
+            item.gt_mask = torch.zeros_like(item.gt_mask).new_zeros(item.image.shape[-2:])
+    return item
+
+
+def name_of(dataset: Any, index: int) -> str:
+    """What a user calls an item of a data set.
+
+    Args:
+        dataset: As in :func:`read_item`.
+        index: Place of the item.
+    """
+    if isinstance(dataset, PhotoFolder | PredictDataset):
+        return str(dataset.image_filenames[index])
+    if isinstance(dataset, AnomalibDataset):
+        return str(dataset.samples.iloc[index].image_path)
+    return f"image {index}"
+
+
+def unusable_items(dataset: Any, reader: PhotoReader) -> list[UnusableFile]:
+    """Reads all items of a data set and tells which cannot be used.
+
+    Args:
+        dataset: As in :func:`read_item`.
+        reader: Reads their images.
+    """
+    found = []
+    for index in range(len(dataset)):
+        try:
+            read_item(dataset, index, reader)
+        except UnusableImageError as error:
+            found.append(UnusableFile(name_of(dataset, index), error.reason))
+    return found

@@ -1,0 +1,26 @@
+"""From a folder to pixels: which files are photos, and how each is read, the same at every entrance.
+
+:mod:`~dual_image_clip.photos.reading` has the rule for values of more than 8 bits, orientation and transparency.
+"""
+
+from dual_image_clip.photos.listing import PhotoList, UnusableFile, find_photos
+from dual_image_clip.photos.reading import (
+    DECODING_ERRORS,
+    PhotoReader,
+    UnusableImageError,
+    decoding,
+    file_of,
+    image_to_tensor,
+)
+
+__all__ = [
+    "DECODING_ERRORS",
+    "PhotoList",
+    "PhotoReader",
+    "UnusableFile",
+    "UnusableImageError",
+    "decoding",
+    "file_of",
+    "find_photos",
+    "image_to_tensor",
+]

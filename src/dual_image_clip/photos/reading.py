@@ -1,0 +1,229 @@
+"""How a photo is turned into pixels, and the one way to say that it cannot be.
+
+- As a viewer shows it: turned as its EXIF orientation says, and colours under transparency laid on a neutral grey.
+- Greyscale of more than 8 bits is divided by the largest value of its kind, 65535 for 16 bits; floats lie in 0..1.
+  Another range has to be named. Without one, values that fit none of these are refused instead of clipped, and so is a
+  16-bit photo without any value above 4095, which is most likely one of 12 bits that would come out black.
+- A file of several pages is so many photos: ``a.tif`` is its first page, ``a.tif#2`` its second.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
+
+from dual_image_clip.photos.formats import register_optional
+
+register_optional()
+# Pillow warns of half the size that it refuses.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+MOST_PIXELS = 178_956_970
+"""Pixels of the largest photo, 2 GB as a tensor: what Pillow calls a decompression bomb."""
+
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_DEEP_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
+_SIXTEEN_BITS, _TWELVE_BITS = 65535, 4095
+_UPRIGHT = 1
+_NEUTRAL = (128, 128, 128, 255)
+
+
+class UnusableImageError(ValueError):
+    """An image cannot be scored.
+
+    Args:
+        name: The photo, or whatever else its user calls the image.
+        reason: Why, in words that follow the name.
+    """
+
+    def __init__(self, name: str | Path, reason: str) -> None:
+        super().__init__(str(name), reason)
+        self.name = str(name)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """The name and the reason."""
+        return f"{self.name} {self.reason}"
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """Reads photos from files.
+
+    Attributes:
+        patch_size: Height and width of a patch in pixels, the least that a photo must have.
+        value_range: Values of more than 8 bits that become 0 and 1, ``None`` for the rule above.
+
+    Raises:
+        ValueError: The first value of the range is not below the second.
+    """
+
+    patch_size: tuple[int, int] = (1, 1)
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            msg = f"value_range must be two numbers, the first below the second, got {self.value_range}"
+            raise ValueError(msg)
+
+    def read(self, name: str | Path) -> Tensor:
+        """Reads a photo.
+
+        Args:
+            name: Image file, with ``#2`` behind it for its second page.
+
+        Returns:
+            Image ``(3, H, W)`` in 0..1.
+
+        Raises:
+            UnusableImageError: The file cannot be decoded or is too large, there is none, its values need a range, or
+                the image is smaller than a patch.
+        """
+        path, page = file_of(name)
+        with decoding(name), Image.open(path) as image:
+            if page:
+                image.seek(page)
+            require_size((image.height, image.width), name)
+            pixels = image_to_tensor(image, self.value_range, name)
+        self.require_patch((pixels.shape[-2], pixels.shape[-1]), name)
+        return pixels
+
+    def require_patch(self, size: tuple[int, int], name: str | Path = "image") -> None:
+        """Refuses an image that is smaller than a patch; enlarged, it would be scored on nothing.
+
+        Args:
+            size: Its height and width in pixels.
+            name: What its user calls the image.
+
+        Raises:
+            UnusableImageError: A side is shorter.
+        """
+        height, width = size
+        if height < self.patch_size[0] or width < self.patch_size[1]:
+            reason = f"has {height}×{width} pixels, less than one {self.patch_size[0]}×{self.patch_size[1]} patch"
+            raise UnusableImageError(name, reason)
+
+    def differs_from_stock(self, name: str | Path) -> bool:
+        """Whether anomalib's own reader would give other pixels; it ignores depth, orientation and transparency.
+
+        Args:
+            name: Image file.
+
+        Raises:
+            UnusableImageError: The file cannot be decoded, or there is none.
+        """
+        path, page = file_of(name)
+        with decoding(name), Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
+            return bool(page) or turned or image.mode in _DEEP_MODES or image.has_transparency_data
+
+
+def file_of(name: str | Path) -> tuple[Path, int]:
+    """The file of a photo and the number of its page, from 0.
+
+    Args:
+        name: Such as ``a.tif`` or ``a.tif#2``; a file that has ``#2`` in its own name is that file.
+    """
+    path = Path(name)
+    found = re.fullmatch(r"(.+)#([1-9]\d*)", str(name), re.DOTALL)
+    if found is None or path.exists():
+        return path, 0
+    return Path(found[1]), int(found[2]) - 1
+
+
+@contextmanager
+def decoding(name: str | Path) -> Iterator[None]:
+    """Turns whatever is raised inside because a file cannot be decoded into one error.
+
+    Args:
+        name: The photo.
+
+    Raises:
+        UnusableImageError: It cannot be decoded, or there is no such file.
+    """
+    try:
+        yield
+    except UnusableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnusableImageError(name, f"has more than {MOST_PIXELS // 1_000_000} megapixels") from error
+    except DECODING_ERRORS as error:
+        raise UnusableImageError(name, f"cannot be read as an image ({_cause(error, name)})") from error
+
+
+def _cause(error: Exception, name: str | Path) -> str:
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror
+    # Pillow's message about a file that is no image repeats its path, which is told beside it.
+    return str(error).replace(f" {str(name)!r}", "") or type(error).__name__
+
+
+def require_size(size: tuple[int, int], name: str | Path) -> None:
+    """Refuses an image that would take too much memory.
+
+    Args:
+        size: Height and width of the image in pixels.
+        name: What its user calls the image.
+
+    Raises:
+        UnusableImageError: It has more than :data:`MOST_PIXELS`.
+    """
+    if size[0] * size[1] > MOST_PIXELS:
+        reason = f"has {size[0]}×{size[1]} pixels, more than {MOST_PIXELS // 1_000_000} megapixels"
+        raise UnusableImageError(name, reason)
+
+
+def image_to_tensor(
+    image: Image.Image, value_range: tuple[float, float] | None = None, name: str | Path = "image"
+) -> Tensor:
+    """Turns an image of any mode into a tensor.
+
+    Args:
+        image: The image.
+        value_range: Values of more than 8 bits that become 0 and 1, ``None`` for the rule above.
+        name: What its user calls the image.
+
+    Returns:
+        Image ``(3, H, W)`` in 0..1.
+
+    Raises:
+        UnusableImageError: Its values need a range, or are not finite.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _DEEP_MODES:
+        values = np.asarray(image)
+        low, high = value_range or _usual_range(values, name)
+        if not np.isfinite(values).all():
+            raise UnusableImageError(name, "has values that are not numbers")
+        shares = ((values.astype(np.float64) - low) / (high - low)).clip(0, 1)
+        return torch.from_numpy(shares.astype(np.float32)).expand(3, -1, -1)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _NEUTRAL), image)
+    return to_dtype(pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+
+
+def _usual_range(values: NDArray, name: str | Path) -> tuple[float, float]:
+    # NaN is no reason to ask for a range.
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if values.dtype.kind == "f":
+        if not low < 0 and not high > 1:
+            return 0.0, 1.0
+        fault = f"has values from {low:g} to {high:g} instead of 0 to 1"
+    elif low < 0 or high > _SIXTEEN_BITS:
+        fault = f"has values from {low:g} to {high:g}, more than 16 bits"
+    elif 0 < high <= _TWELVE_BITS:
+        fault = f"has 16 bits, but no value above {high:g}, as if they were 12"
+    else:
+        return 0.0, float(_SIXTEEN_BITS)
+    raise UnusableImageError(name, f"{fault}: set value_range, such as 0 {_TWELVE_BITS}")
