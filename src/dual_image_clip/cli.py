@@ -160,6 +160,7 @@ def _load_model(options: argparse.Namespace, **arguments: Any) -> "DualImageCLIP
         return DualImageCLIP(
             num_references=options.num_references,
             adaptation_steps=options.adaptation_steps,
+            value_range=None if options.value_range is None else tuple(options.value_range),
             **{name: value for name, value in chosen.items() if value is not None},
             **arguments,
         )
@@ -236,6 +237,14 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
         default=2,
         metavar="N",
         help="steps of fitting to each photo; 0 takes half the time (default: %(default)s)",
+    )
+    command.add_argument(
+        "--value-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of photos of more than 8 bits that are black and white, such as 0 4095 "
+        "(default: 0 65535, for floating point 0 1)",
     )
     command.add_argument(
         "--backbone",

@@ -45,9 +45,8 @@ def labelled(root: Path, broken: int) -> object:
         save(draw_plate(50 + index, defect="spot")[0], root / "bad" / f"{index}.png")
     for index in range(broken):
         (root / "good" / f"broken_{index}.png").write_text("no image")
-    data = Folder(
-        name="plates", root=root, normal_dir="good", abnormal_dir="bad", normal_split_ratio=0.0, val_split_mode="none"
-    )
+    folders = {"normal_dir": "bad", "normal_test_dir": "good", "abnormal_dir": "bad"}
+    data = Folder(name="plates", root=root, **folders, val_split_mode="none")
     data.setup()
     return data.test_data
 
