@@ -37,9 +37,8 @@ def read_plan(path: Path, changes: list[str]) -> Plan:
         key = getattr(error, "full_key", None)
         msg = f"{path}: {f'{key}: ' if key else ''}{' '.join(str(error).partition('full_key:')[0].split())}"
         raise ValueError(msg) from None
-    names_a_file = plan.pretrained and (Path(plan.pretrained).suffix or Path(plan.pretrained).is_file())
-    if plan.backbone == EMBEDDED and plan.pretrained and not names_a_file:
-        # As load_backbone has it: a tag is ignored, for the embedded weights are the only ones there are.
+    if plan.backbone == EMBEDDED and plan.pretrained == Plan.pretrained:
+        # As load_backbone has it: who names only the backbone has the default beside it.
         plan.pretrained = EMBEDDED
     try:
         check_plan(plan)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib.data import Folder, ImageBatch
+from anomalib.data import ImageBatch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dual_image_clip import DualImageCLIP
-from tests.drawn_data import make_category, make_photos
+from tests.drawn_data import make_category
 from tests.helpers import assert_same, make_data, make_engine, make_model, predict
 
 
@@ -183,12 +183,3 @@ def test_more_references_than_a_batch_has_come_from_earlier_batches(mvtec, tmp_p
     items = predict(make_model(num_references=5), tmp_path, datamodule=make_data(mvtec, eval_batch_size=2))
     assert len(items) == 12
     assert all(torch.isfinite(item.anomaly_map).all() for item in items.values())
-
-
-def test_normal_photos_alone(workspace, tmp_path):
-    photos = make_photos(workspace / "normal", normal=9, defective=0)
-    data = Folder(
-        name="plates", normal_dir=photos, normal_test_dir=photos, num_workers=0, val_split_mode="same_as_test"
-    )
-    result = make_engine(tmp_path).test(model=make_model(), datamodule=data, verbose=False)[0]
-    assert set(result) >= {"image_AUROC"}

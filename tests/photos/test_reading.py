@@ -214,6 +214,13 @@ def test_a_smaller_photo_is_named(patch_size, tmp_path):
     assert PhotoReader((HEIGHT, WIDTH)).read(path).shape == (3, HEIGHT, WIDTH)
 
 
+def test_a_strip_of_too_many_tiles_is_refused(tmp_path):
+    long = save(Image.new("RGB", (20, 1281)), tmp_path / "long.png")
+    with pytest.raises(UnusableImageError, match=r"long\.png has 1281×20 pixels, more than 64 square tiles"):
+        READER.read(long)
+    assert READER.read(save(Image.new("RGB", (20, 1280)), tmp_path / "a.png")).shape == (3, 1280, 20)
+
+
 def test_the_error_survives_the_way_from_a_worker():
     error = pickle.loads(pickle.dumps(UnusableImageError("a.png", "is gone")))  # noqa: S301
     assert (str(error), error.name, error.reason) == ("a.png is gone", "a.png", "is gone")

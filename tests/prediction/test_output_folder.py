@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dual_image_clip.prediction.output_folder import RECORD_NAME, OutputError, OutputFolder
+from dual_image_clip.photos import RECORD_NAME
+from dual_image_clip.prediction.output_folder import OutputError, OutputFolder
 
 
 def write(folder: Path, *names: str) -> OutputFolder:

@@ -9,6 +9,8 @@ from dual_image_clip.method import DualPathEncoder
 from training.architecture import build, cosine_filters, sine_positions, two_path_tokens
 from training.recipe import Recipe
 
+pytestmark = pytest.mark.open_clip
+
 
 @pytest.fixture
 def visual(recipe: Recipe, tmp_path):

@@ -25,6 +25,8 @@ from training.losses import label_patches
 from training.recipe import Recipe
 from training.text_tower import PromptBook, design_targets, fit_text_tower
 
+pytestmark = pytest.mark.open_clip
+
 
 def run(recipe: Recipe) -> dict[str, torch.Tensor]:
     folder = Path(recipe.runs) / recipe.name

@@ -74,7 +74,7 @@ def read_item(dataset: Any, index: int, reader: PhotoReader) -> Any:
 def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) -> Any:
     name = str(dataset.samples.iloc[index].image_path)
     with decoding(name), Image.open(name) as image:
-        reader.require_patch((image.height, image.width), name)
+        reader.require_shape((image.height, image.width), name)
     own = reader.read(name) if reader.differs_from_stock(name) else None
     try:
         item: Any = dataset[index]

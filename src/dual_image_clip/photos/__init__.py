@@ -3,7 +3,7 @@
 :mod:`~dual_image_clip.photos.reading` has the rule for values of more than 8 bits, orientation and transparency.
 """
 
-from dual_image_clip.photos.listing import PhotoList, UnusableFile, find_photos
+from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos
 from dual_image_clip.photos.reading import (
     DECODING_ERRORS,
     PhotoReader,
@@ -15,6 +15,7 @@ from dual_image_clip.photos.reading import (
 
 __all__ = [
     "DECODING_ERRORS",
+    "RECORD_NAME",
     "PhotoList",
     "PhotoReader",
     "UnusableFile",

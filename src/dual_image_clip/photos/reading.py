@@ -34,6 +34,8 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompressi
 _DEEP_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 _SIXTEEN_BITS, _TWELVE_BITS = 65535, 4095
 _UPRIGHT = 1
+# As many as the model takes; the short side of an image is that of a tile.
+_MOST_TILES = 64
 _NEUTRAL = (128, 128, 128, 255)
 
 
@@ -95,22 +97,27 @@ class PhotoReader:
                 image.seek(page)
             require_size((image.height, image.width), name)
             pixels = image_to_tensor(image, self.value_range, name)
-        self.require_patch((pixels.shape[-2], pixels.shape[-1]), name)
+        self.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         return pixels
 
-    def require_patch(self, size: tuple[int, int], name: str | Path = "image") -> None:
-        """Refuses an image that is smaller than a patch; enlarged, it would be scored on nothing.
+    def require_shape(self, size: tuple[int, int], name: str | Path = "image") -> None:
+        """Refuses an image that is smaller than a patch, or a strip that would be cut into too many tiles.
+
+        A smaller one, enlarged, would be scored on nothing.
 
         Args:
             size: Its height and width in pixels.
             name: What its user calls the image.
 
         Raises:
-            UnusableImageError: A side is shorter.
+            UnusableImageError: A side is shorter, or one is more than 64 times the other.
         """
         height, width = size
         if height < self.patch_size[0] or width < self.patch_size[1]:
             reason = f"has {height}×{width} pixels, less than one {self.patch_size[0]}×{self.patch_size[1]} patch"
+            raise UnusableImageError(name, reason)
+        if max(size) > _MOST_TILES * min(size):
+            reason = f"has {height}×{width} pixels, more than {_MOST_TILES} square tiles: cut it into parts"
             raise UnusableImageError(name, reason)
 
     def differs_from_stock(self, name: str | Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import uuid4
 
-RECORD_NAME = ".dual-image-clip.json"
+from dual_image_clip.photos import RECORD_NAME
 
 
 class OutputError(RuntimeError):

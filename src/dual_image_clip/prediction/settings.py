@@ -6,6 +6,7 @@ from typing import Any
 
 from dual_image_clip.weights import EMBEDDED
 
+_DEFAULT_TAG = "laion400m_e32"
 _PACKAGES = ("dual-image-clip", "anomalib", "lightning", "open_clip_torch", "torch", "torchvision")
 
 
@@ -19,8 +20,8 @@ def settings_of(model: Any) -> dict[str, str]:
         Values by name.
     """
     arguments = {**model.hparams, "class_name": model.class_name}
-    if arguments["backbone"] == EMBEDDED:
-        # The embedded checkpoint brings its weights along, whatever the default says.
+    if arguments["backbone"] == EMBEDDED and arguments["pretrained"] == _DEFAULT_TAG:
+        # Who names only the embedded backbone has its weights.
         arguments["pretrained"] = EMBEDDED
     return {name: str(value) for name, value in arguments.items()}
 

@@ -20,6 +20,8 @@ from benchmarks.paper.peers.anoclip_views import views
 from dual_image_clip.method import DualPathEncoder, prompt_ensemble
 from tests.helpers import assert_same, seeded, unit_vectors
 
+pytestmark = pytest.mark.open_clip
+
 PATCHES, DIM, PROMPTS = 9, 12, 7
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from benchmarks.paper.peers.clip import ordinary_path, score
 from tests.helpers import assert_same, random_images, unit_vectors
 
+pytestmark = pytest.mark.open_clip
+
 
 @torch.no_grad()
 def open_clip_tokens(clip: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:

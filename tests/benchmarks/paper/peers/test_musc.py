@@ -24,6 +24,8 @@ from benchmarks.paper.peers.musc import (
 )
 from tests.helpers import assert_same
 
+pytestmark = pytest.mark.open_clip
+
 ROWS, COLUMNS, CHANNELS = 3, 4, 5
 IMAGE_SIZE = (6, 8)
 

@@ -18,6 +18,8 @@ from dual_image_clip.procedural import Category
 from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
 from tests.helpers import assert_same
 
+pytestmark = pytest.mark.open_clip
+
 CLASS_NAME = "gear"
 DEFECTS = ("missing_part", "stain", "glue")
 

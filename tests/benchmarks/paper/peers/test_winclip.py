@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from benchmarks.paper.peers.winclip import WinClip, encode, score
 from tests.helpers import assert_same, random_images
 
+pytestmark = pytest.mark.open_clip
+
 TINY = "tiny-vit"
 IMAGE_SIZE = 64
 
