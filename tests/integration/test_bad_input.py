@@ -118,7 +118,7 @@ def test_identical_images_are_all_normal(workspace, tmp_path):
 
 
 def test_too_many_references_are_refused_before_anything_is_scored(photos, tmp_path):
-    with pytest.raises(ValueError, match=r"num_references=50, but PredictDataset has 11 images"):
+    with pytest.raises(ValueError, match=r"num_references=50, but there are 11 images"):
         score(photos, tmp_path, num_references=50)
 
 

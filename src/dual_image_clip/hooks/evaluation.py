@@ -65,7 +65,7 @@ def require_enough_images(trainer: Trainer, num_references: int) -> None:
     for dataset in evaluation_datasets(trainer):
         if hasattr(dataset, "__len__") and num_references > max(1, len(dataset) - 1):
             msg = (
-                f"num_references={num_references}, but {type(dataset).__name__} has {len(dataset)} images: "
+                f"num_references={num_references}, but there are {len(dataset)} images: "
                 f"set num_references to {len(dataset) - 1} or less"
             )
             raise ValueError(msg)
