@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import openvino
 import pytest
 import torch
 from anomalib.data import Folder, ImageBatch
@@ -168,6 +166,7 @@ def test_masks_do_not_depend_on_the_order_of_photos(workspace, tmp_path):
 
 @pytest.mark.open_clip
 def test_exported_files_have_masks_where_the_threshold_calls_images_anomalous(tmp_path):
+    onnxruntime, openvino = (pytest.importorskip(name) for name in ("onnxruntime", "openvino"))
     images = torch.cat([cloudy_images(3), 0.2 * cloudy_images(1, seed=1)])
     model = tiny_model(num_references=0, temperature=0.1, adaptation_steps=0, class_name="plate", threshold=0.0)
     model.complete()

@@ -123,7 +123,7 @@ def test_map_is_that_of_the_image(tmp_path):
 def test_photo_and_map_keep_the_shape_of_the_image(tmp_path):
     path = str(save(draw_plate(3, (300, 1200))[0], tmp_path / "long.png"))
     sketch = Scorer(tiny_model(adaptation_steps=0))([path], "plate", ignore).predictions[0].sketch
-    assert sketch.anomaly_map.shape == (16, 64)
+    assert sketch.anomaly_map.shape == (32, 128)
     assert Image.open(io.BytesIO(sketch.photo)).size == (640, 160)
 
 
