@@ -15,7 +15,6 @@ from torchvision.transforms.v2.functional import to_image
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.hooks import GoldenImageError
-from dual_image_clip.photos import UnusableImageError
 from tests import helpers
 from tests.drawn_data import draw_plate, make_category, make_photos, save
 from tests.helpers import assert_same, make_data, make_engine, predict
@@ -232,8 +231,18 @@ def test_more_than_the_training_set_has(mvtec, tmp_path):
 def test_an_unreadable_golden_image_is_named(photos, workspace, tmp_path):
     path = save(draw_plate(3)[0], workspace / "golden" / "broken.jpg")
     path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(UnusableImageError, match=r"broken\.jpg cannot be read"):
+    with pytest.raises(GoldenImageError, match=r"only 0 of 1 golden images can be used: .*broken\.jpg cannot be read"):
         predict(make_model(k_shot=1, few_shot_source=path), tmp_path, data_path=photos)
+
+
+def test_golden_images_of_no_use_are_passed_over_and_said(photos, workspace, tmp_path, caplog):
+    folder = make_photos(workspace / "golden", normal=2, defective=0)
+    (folder / "._a.png").write_text("no image")
+    items = predict(make_model(k_shot=2, few_shot_source=folder, num_references=0), tmp_path, data_path=photos)
+    assert len(items) == 11
+    with pytest.raises(GoldenImageError, match=r"k_shot=3, but only 2 of 3 golden images can be used: .*_a\.png"):
+        predict(make_model(k_shot=3, few_shot_source=folder), tmp_path, data_path=photos)
+    assert "A golden image is passed over" in caplog.text
 
 
 def test_a_tiny_golden_image_is_named(photos, workspace, tmp_path):

@@ -14,6 +14,8 @@ from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of, fin
 
 logger = logging.getLogger(__name__)
 
+_MOST_NAMED = 3
+
 
 class GoldenImageError(ValueError):
     """Golden images are missing, too few, or among the images that they are to be compared with."""
@@ -119,6 +121,7 @@ class GoldenImages:
     def _read(self, reader: PhotoReader) -> dict[str, Tensor]:
         """The first ``k_shot`` usable images in the order of the draw, by their names."""
         usable: dict[str, Tensor] = {}
+        passed_over: list[UnusableImageError] = []
         for name in draw_images(self._candidates, len(self._candidates), self.seed):
             if len(usable) == self.k_shot:
                 break
@@ -126,8 +129,13 @@ class GoldenImages:
                 usable[name] = reader.read(name)
             except UnusableImageError as error:
                 logger.warning("A golden image is passed over: %s", error)
+                passed_over.append(error)
         if len(usable) < self.k_shot:
-            msg = f"k_shot={self.k_shot}, but only {len(usable)} of {len(self._candidates)} golden images can be used"
+            reasons = "; ".join(map(str, passed_over[:_MOST_NAMED]))
+            msg = (
+                f"k_shot={self.k_shot}, but only {len(usable)} of {len(self._candidates)} golden images can be used: "
+                f"{reasons}"
+            )
             raise GoldenImageError(msg)
         return usable
 
