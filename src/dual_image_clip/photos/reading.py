@@ -233,4 +233,4 @@ def _usual_range(values: NDArray, name: str | Path) -> tuple[float, float]:
         fault = f"has 16 bits, but no value above {high:g}, as if they were 12"
     else:
         return 0.0, float(_SIXTEEN_BITS)
-    raise UnusableImageError(name, f"{fault}: set value_range, such as 0 {_TWELVE_BITS}")
+    raise UnusableImageError(name, f"{fault}: set value_range (command line: --value-range LOW HIGH)")
