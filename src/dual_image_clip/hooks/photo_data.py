@@ -73,14 +73,12 @@ def read_item(dataset: Any, index: int, reader: PhotoReader) -> Any:
 
 def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) -> Any:
     name = str(dataset.samples.iloc[index].image_path)
-    with decoding(name), Image.open(name) as image:
-        reader.require_shape((image.height, image.width), name)
     own = reader.read(name) if reader.differs_from_stock(name) else None
     try:
         item: Any = dataset[index]
     except DECODING_ERRORS:
         # Photo or mask: whichever of the two cannot be decoded is named.
-        for file in (name, dataset.samples.iloc[index].mask_path):
+        for file in filter(None, (name, dataset.samples.iloc[index].mask_path)):
             with decoding(file), Image.open(file) as image:
                 image.load()
         raise
@@ -88,7 +86,7 @@ def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) ->
         item.image = dataset.augmentations(own) if dataset.augmentations else own
         if item.gt_mask is not None and not item.gt_mask.any():
             # That of a good image is made in the size that the stock reader has found.
-            item.gt_mask = torch.zeros_like(item.gt_mask).new_zeros(item.image.shape[-2:])
+            item.gt_mask = torch.zeros(item.image.shape[-2:], dtype=item.gt_mask.dtype)
     return item
 
 

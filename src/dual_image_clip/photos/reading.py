@@ -127,10 +127,12 @@ class PhotoReader:
             name: Image file.
 
         Raises:
-            UnusableImageError: The file cannot be decoded, or there is none.
+            UnusableImageError: The file cannot be decoded, there is none, or the image has a size that is refused.
         """
         path, page = file_of(name)
         with decoding(name), Image.open(path) as image:
+            require_size((image.height, image.width), name)
+            self.require_shape((image.height, image.width), name)
             turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
             return bool(page) or turned or image.mode in _DEEP_MODES or image.has_transparency_data
 
