@@ -14,6 +14,8 @@ from dual_image_clip.method import (
     AdaptationTask,
     Adapters,
     DualPathEncoder,
+    ImageFeatures,
+    Portions,
     PseudoAnomalies,
     PseudoAnomalyGenerator,
     ReferencePool,
@@ -21,6 +23,7 @@ from dual_image_clip.method import (
     TileLayout,
     adapted_scores,
     aggregate_references,
+    blamed_on_batch_size,
     covered_patches,
     fit_adapters,
     fuse,
@@ -60,6 +63,12 @@ class EncodedImages(NamedTuple):
         """Patch tokens in a row, ``(B, T · h · w, D)``."""
         return self.patch_tokens.flatten(1, 2)
 
+    def some(self, rows: slice) -> "EncodedImages":
+        """Some of the images."""
+        return self._replace(
+            images=self.images[rows], class_tokens=self.class_tokens[rows], patch_tokens=self.patch_tokens[rows]
+        )
+
 
 class Comparison(NamedTuple):
     """What a step says about a batch of images.
@@ -87,6 +96,9 @@ class PseudoAnomalousCopies(NamedTuple):
 
 class DualImageCLIPModel(nn.Module):
     """Scores unlabelled images with text, with each other and with adapters fitted to each of them.
+
+    A batch for which memory is short is scored in portions, with the same results: its partners and pseudo anomalies
+    are drawn for the batch as a whole.
 
     Golden images, known to be good, serve every image as further references, once :meth:`set_golden_images` has been
     given some. Their patch tokens are the buffer ``golden_references``, ``(K · T · h · w, D)``, which is saved and
@@ -144,6 +156,7 @@ class DualImageCLIPModel(nn.Module):
         self.image_size = image_size
         self.smooth = smooth
         self.aggregation = aggregation
+        self.in_portions: Any = Portions()
         self._patches_of_golden: list[int] = []
         dim = encoder.visual.proj.shape[1]
         start = initial_adapter(dim, torch.Generator().manual_seed(seed))
@@ -206,17 +219,19 @@ class DualImageCLIPModel(nn.Module):
             Scores and maps, and the number of references.
 
         Raises:
+            NotEnoughMemoryError: Memory does not suffice for one image, or for what the batch has in common.
             RuntimeError: There are no text embeddings yet.
             ValueError: The tower cannot take images of this size.
         """
         self._require_text()
-        encoded = self.encode(images)
-        self._fill_references(len(images), identities, look_ahead)
-        references = self.references.select(encoded.patches, identities)
-        self.references.remember(encoded.patches, identities)
-        if not references and not self.num_golden:
-            self._warn_of_no_reference()
-        return Comparison(self.score(encoded, references), len(references) + self.num_golden)
+        with blamed_on_batch_size(len(images)):
+            encoded = self.encode(images)
+            self._fill_references(len(images), identities, look_ahead)
+            references = self.references.select(encoded.patches, identities)
+            self.references.remember(encoded.patches, identities)
+            if not references and not self.num_golden:
+                self._warn_of_no_reference()
+            return Comparison(self.score(encoded, references), len(references) + self.num_golden)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedImages:
@@ -229,10 +244,17 @@ class DualImageCLIPModel(nn.Module):
             The images and their tokens.
 
         Raises:
+            NotEnoughMemoryError: Memory does not suffice for one image.
             ValueError: The tower cannot take images of this size.
         """
         layout = tile_layout((images.shape[-2], images.shape[-1]), self.image_size)
-        features = self.encoder(split_into_tiles(images, layout))
+
+        def encode_some(rows: slice) -> ImageFeatures:
+            features: ImageFeatures = self.encoder(split_into_tiles(images[rows], layout))
+            return features
+
+        # Not `len`, which would fix the batch size of an exported graph.
+        features = self.in_portions(images.shape[0], encode_some)
         class_tokens, patch_tokens = (tokens.unflatten(0, (-1, layout.num_tiles)) for tokens in features)
         return EncodedImages(images, layout, class_tokens, patch_tokens.flatten(1, 2))
 
@@ -247,8 +269,25 @@ class DualImageCLIPModel(nn.Module):
 
         Returns:
             ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
+
+        Raises:
+            NotEnoughMemoryError: Memory does not suffice for one image.
         """
-        copies = self.pseudo_anomalous_copies(encoded.images, encoded.layout) if self.adaptation.steps else None
+        count = encoded.images.shape[0]
+        corrupt = self.pseudo_anomalies.draw(count, encoded.layout.image_size) if self.adaptation.steps else None
+
+        def score_some(rows: slice) -> InferenceBatch:
+            some, copies = encoded.some(rows), None
+            if corrupt is not None:
+                images = denormalize(some.images, self.image_mean, self.image_std)
+                copies = self.encode_copies(corrupt(images, rows), some.layout)
+            return self._score_at_once(some, [each[rows] for each in references], copies)
+
+        return self.in_portions(count, score_some)
+
+    def _score_at_once(
+        self, encoded: EncodedImages, references: Sequence[Tensor], copies: PseudoAnomalousCopies | None
+    ) -> InferenceBatch:
         # Cosines divided by a temperature of 0.01 need every digit that a float32 has.
         with torch.autocast(encoded.images.device.type, enabled=False):
             visual_map = self.visual_map(encoded.patch_tokens, references)
@@ -288,26 +327,12 @@ class DualImageCLIPModel(nn.Module):
         Returns:
             ``(B, T · h, w)``.
         """
-        # Not `len`, which would fix the batch size of an exported graph.
         count = patch_tokens.shape[0]
         golden = self.golden_references.to(patch_tokens).split(self._patches_of_golden)
         compared = [*references, *(each.expand(count, -1, -1) for each in golden)]
         if not compared:
             return None
         return aggregate_references(visual_anomaly_maps(patch_tokens, compared), self.aggregation)
-
-    def pseudo_anomalous_copies(self, images: Tensor, layout: TileLayout) -> PseudoAnomalousCopies:
-        """Corrupts images and encodes the copies.
-
-        Args:
-            images: Normalised images, ``(B, 3, H, W)``.
-            layout: Their tiles.
-
-        Returns:
-            The copies.
-        """
-        pseudo = self.pseudo_anomalies(denormalize(images, self.image_mean, self.image_std))
-        return self.encode_copies(pseudo, layout)
 
     @torch.no_grad()
     def encode_copies(self, pseudo: PseudoAnomalies, layout: TileLayout) -> PseudoAnomalousCopies:

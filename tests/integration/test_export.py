@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -53,8 +54,8 @@ def lightning_scores(model: DualImageCLIP, images: Tensor) -> InferenceBatch:
     images = model.pre_processor.transform(images)
     size = (images.shape[-2], images.shape[-1])
     generator = model.model.pseudo_anomalies
-    # Its bound method, because a module could not be replaced by the generator again.
-    model.model.pseudo_anomalies = fixed_pseudo_anomaly(generator, size).forward
+    # Wrapped, because a module could not be replaced by the generator again.
+    model.model.pseudo_anomalies = SimpleNamespace(draw=fixed_pseudo_anomaly(generator, size).draw)
     score, _, heat, _ = model.model(images)
     model.model.pseudo_anomalies = generator
     scale = model.post_processor

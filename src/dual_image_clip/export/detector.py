@@ -14,7 +14,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from dual_image_clip.export.closed_form import fit_adapters_in_closed_form
-from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
+from dual_image_clip.export.fixed_pseudo_anomaly import FixedPseudoAnomaly, fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import fixed_transform, output_size
 from dual_image_clip.hooks import LabelFreePostProcessor
 from dual_image_clip.method import (
@@ -24,6 +24,7 @@ from dual_image_clip.method import (
     PseudoAnomalies,
     PseudoAnomalyGenerator,
     ReferencePool,
+    all_at_once,
     tile_layout,
 )
 from dual_image_clip.torch_model import DualImageCLIPModel
@@ -67,6 +68,7 @@ class ExportableModel(DualImageCLIPModel):
         )
         self.load_state_dict(model.state_dict())
         self.pseudo_anomalies = pseudo_anomalies  # type: ignore[assignment]
+        self.in_portions = all_at_once
         self.adapter_weight, self.adapter_bias = model.adapter_weight.cpu(), model.adapter_bias.cpu()
         self.to(model.text_embeddings.device)
 
@@ -88,14 +90,15 @@ class ExportableModel(DualImageCLIPModel):
         return fit_adapters_in_closed_form(start, task, settings)
 
 
-class _SameForEveryImage(nn.Module):
+class _SameForEveryImage(FixedPseudoAnomaly):
     """The fixed pseudo anomaly of any image size, drawn anew from the same seed for every batch."""
 
     def __init__(self, generator: PseudoAnomalyGenerator) -> None:
         super().__init__()
         self.generator = generator
 
-    def forward(self, images: Tensor) -> PseudoAnomalies:
+    def forward(self, images: Tensor, rows: slice = slice(None)) -> PseudoAnomalies:
+        del rows
         return fixed_pseudo_anomaly(self.generator, (images.shape[-2], images.shape[-1])).to(images)(images)
 
 

@@ -28,7 +28,16 @@ _COLOUR_STEPS: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
 )
 
 
-def fixed_pseudo_anomaly(generator: PseudoAnomalyGenerator, size: tuple[int, int]) -> nn.Module:
+class FixedPseudoAnomaly(nn.Module):
+    """Takes the place of a :class:`~dual_image_clip.method.PseudoAnomalyGenerator`, and draws nothing."""
+
+    def draw(self, count: int, size: tuple[int, int]) -> "FixedPseudoAnomaly":
+        """What corrupts the images of a batch: the same for every one."""
+        del count, size
+        return self
+
+
+def fixed_pseudo_anomaly(generator: PseudoAnomalyGenerator, size: tuple[int, int]) -> FixedPseudoAnomaly:
     """Freezes what a generator does to the first image of a run.
 
     Args:
@@ -45,7 +54,7 @@ def fixed_pseudo_anomaly(generator: PseudoAnomalyGenerator, size: tuple[int, int
         return (_ForeignTexture if generator.has_textures else _OwnTexture)(generator, size)
 
 
-class _ForeignTexture(nn.Module):
+class _ForeignTexture(FixedPseudoAnomaly):
     """A texture that does not depend on the image: the copy is ``scale · image + shift``."""
 
     masks: Tensor
@@ -60,11 +69,12 @@ class _ForeignTexture(nn.Module):
         self.register_buffer("scale", generator(torch.ones(1, 3, *size)).images - shift)
         self.register_buffer("shift", shift)
 
-    def forward(self, images: Tensor) -> PseudoAnomalies:
+    def forward(self, images: Tensor, rows: slice = slice(None)) -> PseudoAnomalies:
+        del rows
         return PseudoAnomalies(self.scale * images + self.shift, self.masks.expand(images.shape[0], -1, -1, -1))
 
 
-class _OwnTexture(nn.Module):
+class _OwnTexture(FixedPseudoAnomaly):
     """Another region of the image, enlarged, flipped and with its colours changed.
 
     Region and flips are separable and linear: ``rows · image · columns``.
@@ -90,7 +100,8 @@ class _OwnTexture(nn.Module):
         self.register_buffer("columns", _interpolation(x, size[1]).T.contiguous())
         self.colours: Any = [(index, float(drawn[_COLOUR_STEPS[index][0]])) for index in drawn["order"].tolist()]
 
-    def forward(self, images: Tensor) -> PseudoAnomalies:
+    def forward(self, images: Tensor, rows: slice = slice(None)) -> PseudoAnomalies:
+        del rows
         textures = (self.rows @ images @ self.columns).clamp(0, 1)
         for index, factor in self.colours:
             textures = _COLOUR_STEPS[index][1](textures, textures.new_tensor([factor]))

@@ -20,6 +20,7 @@ from dual_image_clip.method.fusion import (
     to_pixels,
     upsample_map,
 )
+from dual_image_clip.method.portions import NotEnoughMemoryError, Portions, all_at_once, blamed_on_batch_size
 from dual_image_clip.method.prompts import (
     PromptEnsemble,
     TextSettings,
@@ -60,6 +61,8 @@ __all__ = [
     "DualPathEncoder",
     "FusedScores",
     "ImageFeatures",
+    "NotEnoughMemoryError",
+    "Portions",
     "PromptEnsemble",
     "PseudoAnomalies",
     "PseudoAnomalyGenerator",
@@ -71,6 +74,8 @@ __all__ = [
     "adapt_tokens",
     "adapted_scores",
     "aggregate_references",
+    "all_at_once",
+    "blamed_on_batch_size",
     "causal_self_attention",
     "covered_patches",
     "encode_ensemble",

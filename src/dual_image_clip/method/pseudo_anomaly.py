@@ -1,7 +1,8 @@
 """Pseudo-anomalous copies of images, after DRAEM: a foreign texture, shown through a mask of Perlin noise."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import kornia.augmentation as K  # noqa: N812
 import torch
@@ -16,6 +17,9 @@ _SMALLEST_NOISE = 64
 OPACITY = (0.2, 1.0)
 FLIPS = K.AugmentationSequential(K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5))
 COLOURS = K.ColorJiggle(brightness=(0.6, 1.4), contrast=(0.5, 2.0), saturation=(0.5, 1.5), hue=(-0.14, 0.14), p=1.0)
+_ROTATION = K.RandomRotation(degrees=90.0, p=1.0)
+# What kornia notes of a batch as a whole, not of its images.
+_OF_THE_BATCH = {"order", "forward_input_shape"}
 
 
 class PseudoAnomalies(NamedTuple):
@@ -61,14 +65,30 @@ class PseudoAnomalyGenerator:
         Returns:
             The copies and their masks; no mask is empty.
         """
+        return self.draw(len(images), (images.shape[-2], images.shape[-1]))(images, slice(None))
+
+    def draw(self, count: int, size: tuple[int, int]) -> "DrawnPseudoAnomalies":
+        """Draws all that is random about the pseudo anomalies of a batch.
+
+        Args:
+            count: Number of images.
+            size: Their height and width.
+
+        Returns:
+            What corrupts the images.
+        """
         # kornia and anomalib draw from the global generator, whose state belongs to the caller.
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.draw_seed())
-            masks = perlin_masks(len(images), (images.shape[-2], images.shape[-1])).to(images)
-            textures = self._foreign_textures(images) if self._textures else self._own_textures(images)
-            low, high = OPACITY
-            opacity = torch.empty(len(images), 1, 1, 1).uniform_(low, high).to(images)
-        return PseudoAnomalies(torch.lerp(images, textures, masks * opacity), masks)
+            noise = _perlin_noise(count, size)
+            rotation = _Drawn.of(_ROTATION, noise.shape)
+            files: list[Path] = []
+            if self._textures:
+                files = [self._textures[each] for each in torch.randint(len(self._textures), (count,)).tolist()]
+            changes = (FLIPS, COLOURS) if files else (random_region(size), FLIPS, COLOURS)
+            drawn = [_Drawn.of(each, torch.Size((count, 3, *size))) for each in changes]
+            opacity = torch.empty(count, 1, 1, 1).uniform_(*OPACITY)
+        return DrawnPseudoAnomalies(noise, rotation, files, drawn, opacity)
 
     @property
     def has_textures(self) -> bool:
@@ -79,15 +99,64 @@ class PseudoAnomalyGenerator:
         """Draws the seed of the next batch."""
         return int(torch.randint(2**62, (1,), generator=self._generator))
 
-    def _own_textures(self, images: Tensor) -> Tensor:
-        region = random_region((images.shape[-2], images.shape[-1]))
-        return COLOURS(FLIPS(region(images.float()))).to(images)
 
-    def _foreign_textures(self, images: Tensor) -> Tensor:
-        size = list(images.shape[-2:])
-        chosen = torch.randint(len(self._textures), (len(images),)).tolist()
-        textures = [resize(read_image(self._textures[index], as_tensor=True), size, antialias=True) for index in chosen]
-        return COLOURS(FLIPS(torch.stack(textures))).to(images)
+class _Drawn(NamedTuple):
+    """An augmentation of kornia's with the numbers that it has drawn for each image of a batch."""
+
+    augmentation: Any
+    numbers: Any
+
+    @classmethod
+    def of(cls, augmentation: Any, shape: torch.Size) -> "_Drawn":
+        return cls(augmentation, augmentation.forward_parameters(shape))
+
+    def __call__(self, images: Tensor, rows: slice) -> Tensor:
+        augmented: Tensor = self.augmentation(images, params=_numbers_of(rows, self.numbers))
+        return augmented
+
+
+def _numbers_of(rows: slice, numbers: Any) -> Any:
+    if isinstance(numbers, list):
+        return [each._replace(data=_numbers_of(rows, each.data)) for each in numbers]
+    return {name: values if name in _OF_THE_BATCH else values[rows] for name, values in numbers.items()}
+
+
+class DrawnPseudoAnomalies(NamedTuple):
+    """What corrupts the images of a batch, all of it drawn, so that it may be done in portions.
+
+    Attributes:
+        noise: Perlin noise, ``(B, 1, H, W)``.
+        rotation: Turns it.
+        files: Image that each texture is taken from; empty where it is taken from the image itself.
+        changes: What is done to the textures.
+        opacity: Of each texture, ``(B, 1, 1, 1)``.
+    """
+
+    noise: Tensor
+    rotation: _Drawn
+    files: Sequence[Path]
+    changes: Sequence[_Drawn]
+    opacity: Tensor
+
+    def __call__(self, images: Tensor, rows: slice) -> PseudoAnomalies:
+        """Corrupts some of the images.
+
+        Args:
+            images: These images, ``(b, 3, H, W)`` in 0..1.
+            rows: Their place in the batch.
+
+        Returns:
+            The copies and their masks; no mask is empty.
+        """
+        masks = _hills(self.rotation(self.noise[rows], rows)).to(images)
+        textures = images.float()
+        if self.files:
+            size = list(images.shape[-2:])
+            read = (read_image(each, as_tensor=True) for each in self.files[rows])
+            textures = torch.stack([resize(each, size, antialias=True) for each in read])
+        for change in self.changes:
+            textures = change(textures, rows)
+        return PseudoAnomalies(torch.lerp(images, textures.to(images), masks * self.opacity[rows].to(images)), masks)
 
 
 def random_region(size: tuple[int, int]) -> K.RandomResizedCrop:
@@ -112,12 +181,21 @@ def perlin_masks(count: int, size: tuple[int, int]) -> Tensor:
     Returns:
         Masks of 0 and 1, ``(count, 1, H, W)``; none is empty.
     """
+    noise = _perlin_noise(count, size)
+    return _hills(_ROTATION(noise))
+
+
+def _perlin_noise(count: int, size: tuple[int, int]) -> Tensor:
     height, width = size
     # anomalib's noise fails, or is zero throughout, on areas no larger than its grid.
     area = (max(height, _SMALLEST_NOISE), max(width, _SMALLEST_NOISE))
     cpu = torch.device("cpu")
-    noise = torch.stack([generate_perlin_noise(*area, device=cpu)[:height, :width] for _ in range(count)])
-    noise = K.RandomRotation(degrees=90.0, p=1.0)(noise.unsqueeze(1))
+    noise = [generate_perlin_noise(*area, device=cpu)[:height, :width] for _ in range(count)]
+    return torch.stack(noise).unsqueeze(1)
+
+
+def _hills(noise: Tensor) -> Tensor:
+    """Where noise ``(B, 1, H, W)`` is high: masks of 0 and 1, none empty."""
     # Coarse noise may be a valley throughout, which is a hill upside down, ...
     noise = noise.where(noise.amax(dim=(-2, -1), keepdim=True) > 0, -noise)
     # ... and its hills may stay below the threshold everywhere.
