@@ -16,6 +16,7 @@ SHORTAGES = {
     "MPS": RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
     "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: …"),
     "CPU, Windows": RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: …"),
+    "oneDNN": RuntimeError("could not create a primitive"),
     "Python": MemoryError(),
 }
 

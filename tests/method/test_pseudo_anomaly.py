@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dual_image_clip.method import PseudoAnomalyGenerator, covered_patches, patch_share
 from dual_image_clip.method.pseudo_anomaly import perlin_masks
-from tests.helpers import uniform
+from tests.helpers import assert_same, uniform
 
 patient = settings(deadline=None)
 # 14 and 16 pixels are the smallest patches, and thereby images, of the usual towers.
@@ -139,6 +139,21 @@ def test_plain_images_work(value):
     assert ((copies >= 0) & (copies <= 1)).all()
     assert masks.flatten(1).any(dim=1).all()
     assert (copies.where(masks == 0, value) == value).all()
+
+
+@pytest.mark.parametrize("with_textures", [True, False], ids=["textures", "own texture"])
+def test_batch_may_be_corrupted_in_portions(with_textures, tmp_path):
+    for name, colour in {"r": RED, "g": GREEN, "b": BLUE}.items():
+        save_texture(colour, tmp_path / f"{name}.png")
+    folder = tmp_path if with_textures else None
+    # Four, as there are steps of a change of colours, and as images have dimensions.
+    images = noise_images(4, (64, 97))
+    copies, masks = PseudoAnomalyGenerator(folder, seed=2)(images)
+    drawn = PseudoAnomalyGenerator(folder, seed=2).draw(4, (64, 97))
+    for rows in (slice(3, 4), slice(0, 3)):
+        portion = drawn(images[rows], rows)
+        assert torch.equal(portion.masks, masks[rows])
+        assert_same(portion.images, copies[rows], 1e-6)
 
 
 # Textures

@@ -12,8 +12,15 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Allocators of processors, of CUDA and its libraries, and of other devices; not all of them raise errors of their own.
-_SHORTAGES = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+# Of allocators of all devices, of CUDA's libraries and of oneDNN; not all of them raise errors of their own.
+_SHORTAGES = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+    "could not create a memory",
+)
 
 
 class NotEnoughMemoryError(MemoryError):
