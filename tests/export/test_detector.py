@@ -148,20 +148,6 @@ def test_visual_comparison_alone_needs_golden_images(weights):
     make_detector(make_model(golden=1, **weights))
 
 
-@pytest.fixture
-def no_work(monkeypatch):
-    """Makes a model fail where it starts to work, from the moment this is called."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError
-
-    def forbid():
-        for name in ("_encode_class_name", "load_golden_images"):
-            monkeypatch.setattr(DualImageCLIP, name, refuse)
-
-    return forbid
-
-
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "openvino"])
 def test_missing_package_is_named_with_the_extra_before_any_work(missing, no_work, monkeypatch, tmp_path):
     model = make_model()

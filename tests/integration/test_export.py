@@ -17,6 +17,8 @@ from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
+from dual_image_clip.photos import RECORD_NAME
+from dual_image_clip.prediction import OutputError
 from tests.drawn_data import draw_plate, make_photos
 from tests.helpers import assert_same, make_engine, make_model, predict, tiny_model
 
@@ -133,7 +135,7 @@ def test_adaptation_and_golden_images_are_in_the_file(onnx_file):
 
 def test_file_is_one_and_has_a_free_batch_size(adapted):
     _, path = adapted
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert {each.name for each in path.parent.iterdir()} == {path.name, RECORD_NAME}
     shape = onnxruntime.InferenceSession(path).get_inputs()[0].shape
     assert isinstance(shape[0], str)
     assert shape[1:] == [3, 240, 240]
@@ -200,3 +202,15 @@ def test_fresh_model_knows_its_class_name_and_says_what_is_missing(workspace, ca
     export(unnamed, workspace, "torch")
     assert unnamed.class_name == "object"
     assert not torch.equal(unnamed.model.text_embeddings, named)
+
+
+def test_export_of_another_model_is_not_replaced(golden, workspace):
+    other = workspace / "weights" / "torch" / "model.pt"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another model")
+    with pytest.raises(OutputError, match=r"model\.pt is there already"):
+        export(small_model(golden), workspace, "torch")
+    assert other.read_bytes() == b"another model"
+    other.rename(workspace / "other.pt")
+    assert export(small_model(golden), workspace, "torch") == other
+    assert export(small_model(golden), workspace, "torch") == other

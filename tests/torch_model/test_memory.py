@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import dual_image_clip.torch_model
-from dual_image_clip.method import NotEnoughMemoryError, Portions, fit_adapters
+from dual_image_clip.method import NotEnoughMemoryError, fit_adapters
 from dual_image_clip.torch_model import DualImageCLIPModel
 from tests.helpers import assert_same, make_model, random_images
 from tests.torch_model.tiny import Album, build, names, some_images

@@ -1,16 +1,28 @@
 """Export methods for anomalib's engine, to be mixed into a Lightning module."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from anomalib.deploy import CompressionType, ExportType
 
 from dual_image_clip.export.detector import ExportableDetector, require_exportable
+from dual_image_clip.prediction import OutputFolder
 from dual_image_clip.torch_model import DualImageCLIPModel
+
+# Where anomalib writes: weights/<kind of file>/<name> and one of these.
+_SUFFIXES = {
+    ExportType.TORCH: (".pt",),
+    ExportType.ONNX: (".onnx", ".onnx.data"),
+    ExportType.OPENVINO: (".xml", ".bin"),
+}
 
 
 class ExportsDetector:
     """Exports a detector of single images, which needs neither a trainer nor other images.
+
+    Only files of an earlier export are replaced.
 
     Attributes:
         model: The model.
@@ -37,9 +49,11 @@ class ExportsDetector:
             Path of the file, which anomalib's ``TorchInferencer`` reads.
 
         Raises:
+            OutputError: A file of the name is there that no earlier export has written, or nothing can be written.
             ValueError: The model has a folder of textures, or nothing to go by without other images.
         """
-        return self._exportable(ExportType.TORCH).to_torch(export_root, model_file_name)
+        with self._exportable(ExportType.TORCH, export_root, model_file_name) as detector:
+            return detector.to_torch(export_root, model_file_name)
 
     def to_onnx(
         self,
@@ -61,10 +75,12 @@ class ExportsDetector:
 
         Raises:
             ModuleNotFoundError: A package is missing.
+            OutputError: A file of the name is there that no earlier export has written, or nothing can be written.
             ValueError: The model takes no images of this size, or has nothing to go by without other images.
         """
         size = input_size or self.model.image_size
-        return self._exportable(ExportType.ONNX, size).to_onnx(export_root, model_file_name, size, **kwargs)
+        with self._exportable(ExportType.ONNX, export_root, model_file_name, size) as detector:
+            return detector.to_onnx(export_root, model_file_name, size, **kwargs)
 
     def to_openvino(
         self,
@@ -88,19 +104,32 @@ class ExportsDetector:
 
         Raises:
             ModuleNotFoundError: A package is missing.
+            OutputError: A file of the name is there that no earlier export has written, or nothing can be written.
             ValueError: The compression is another, the model takes no images of this size, or it has nothing to go by
                 without other images.
         """
         size = input_size or self.model.image_size
-        detector = self._exportable(ExportType.OPENVINO, size, compression_type)
-        return detector.to_openvino(export_root, model_file_name, size, compression_type, **kwargs)
+        with self._exportable(ExportType.OPENVINO, export_root, model_file_name, size, compression_type) as detector:
+            return detector.to_openvino(export_root, model_file_name, size, compression_type, **kwargs)
 
+    @contextmanager
     def _exportable(
         self,
         export_type: ExportType,
+        export_root: Path | str,
+        model_file_name: str,
         input_size: tuple[int, int] | None = None,
         compression_type: CompressionType | None = None,
-    ) -> ExportableDetector:
+    ) -> Iterator[ExportableDetector]:
+        """A detector whose files may be written inside."""
         require_exportable(self.model, self.pre_processor, export_type, input_size, compression_type)
+        folder = OutputFolder(Path(export_root) / "weights" / export_type.value)
+        names = [f"{model_file_name}{suffix}" for suffix in _SUFFIXES[export_type]]
+        folder.require_own(names)
         self.complete()
-        return ExportableDetector(self.model, self.pre_processor, self.post_processor, input_size)
+        detector = ExportableDetector(self.model, self.pre_processor, self.post_processor, input_size)
+        folder.claim(names)
+        try:
+            yield detector
+        finally:
+            folder.forget_unwritten()
