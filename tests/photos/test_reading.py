@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of, image_to_tensor
+from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of, image_to_tensor, photo_size
 from dual_image_clip.photos.reading import MOST_PIXELS
 
 HEIGHT, WIDTH = 30, 44
@@ -114,6 +114,24 @@ def test_exif_orientation(orientation, turned, suffix, tmp_path):
     assert READER.differs_from_stock(path) == (orientation != 1)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_on_its_side(compression, tmp_path):
+    grey = pixels_of()[..., 0]
+    path = save(Image.fromarray(grey), tmp_path / "a.tif", compression=compression, tiffinfo={0x0112: 6})
+    expected = torch.from_numpy(np.rot90(grey, -1).copy()) / 255
+    torch.testing.assert_close(READER.read(path)[0], expected)
+    assert photo_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("orientation", [b"\0\x03\0\0\0\x01\0\x63\0\0", b"\0\x02\0\0\0\x026\0\0\0"], ids=["99", "text"])
+def test_an_orientation_that_is_none_is_left_alone(orientation, tmp_path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12" + orientation + bytes(4)
+    path = save(Image.fromarray(pixels_of()), tmp_path / "a.png", exif=exif)
+    assert READER.read(path).shape == (3, HEIGHT, WIDTH)
+    assert photo_size(path) == (HEIGHT, WIDTH)
+    assert not READER.differs_from_stock(path)
+
+
 def test_colours_under_transparency_are_laid_on_grey(tmp_path):
     shown = np.concatenate([pixels_of(), np.full((HEIGHT, WIDTH, 1), 255, np.uint8)], axis=2)
     shown[10:20, 10:20, 3] = 0
@@ -145,6 +163,19 @@ def test_every_page_is_a_photo(tmp_path):
         READER.read(f"{path}#4")
 
 
+def test_a_page_does_not_take_the_colours_of_the_first(tmp_path):
+    grey = Image.fromarray(pixels_of()[..., 0])
+    path = save(Image.fromarray(pixels_of()).convert("P"), tmp_path / "a.tif", save_all=True, append_images=[grey])
+    torch.testing.assert_close(READER.read(f"{path}#2")[0], torch.from_numpy(pixels_of()[..., 0]) / 255)
+
+
+def test_another_file_does_not_take_the_place_of_a_page(tmp_path):
+    pages = [Image.fromarray(pixels_of(seed)) for seed in range(2)]
+    path = save(pages[0], tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "a.tif#2").write_text("something else")
+    torch.testing.assert_close(READER.read(f"{path}#2"), torch.from_numpy(pixels_of(1)).permute(2, 0, 1) / 255)
+
+
 def test_a_file_may_have_such_a_name_itself(tmp_path):
     path = save(Image.fromarray(pixels_of()), tmp_path / "part#2", format="PNG")
     assert file_of(path) == (path, 0)
@@ -167,9 +198,10 @@ def encoded(kind: str) -> bytes:
         (b"not an image at all", "cannot identify image file"),
         (b"", "cannot identify image file"),
         (encoded("PNG")[:20], "cannot be read as an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n", "cannot identify image file"),
         (None, "No such file"),
     ],
-    ids=["cut", "text", "empty", "head", "missing"],
+    ids=["cut", "text", "empty", "head", "program", "missing"],
 )
 def test_a_broken_file_is_named_with_a_reason(content, reason, tmp_path):
     path = tmp_path / "a.png"
@@ -196,6 +228,17 @@ def test_wherever_a_file_is_damaged_nothing_else_is_raised(tmp_path_factory, kin
         assert torch.isfinite(image).all()
         assert image.min() >= 0
         assert image.max() <= 1
+
+
+def test_a_name_that_no_file_can_have_is_told_so():
+    with pytest.raises(UnusableImageError, match="File name too long"):
+        READER.read("a" * 300 + ".png#2")
+
+
+def test_an_opened_image_that_cannot_be_decoded_is_refused_as_a_file_is():
+    image = Image.open(io.BytesIO(encoded("JPEG")[:900]))
+    with pytest.raises(UnusableImageError, match=r"image cannot be read as an image .*truncated"):
+        image_to_tensor(image)
 
 
 def test_too_many_pixels_are_refused_by_the_head_of_the_file(tmp_path):

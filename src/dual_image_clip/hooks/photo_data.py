@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem, PredictDataset
-from PIL import Image
 from torch.utils.data import Dataset
 
-from dual_image_clip.photos import DECODING_ERRORS, PhotoReader, UnusableFile, UnusableImageError, decoding, find_photos
+from dual_image_clip.photos import PhotoReader, UnusableFile, UnusableImageError, decoding, find_photos, open_photo
 
 
 class PhotoFolder(Dataset):
@@ -76,10 +75,10 @@ def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) ->
     own = reader.read(name) if reader.differs_from_stock(name) else None
     try:
         item: Any = dataset[index]
-    except DECODING_ERRORS:
+    except Exception:
         # Photo or mask: whichever of the two cannot be decoded is named.
         for file in filter(None, (name, dataset.samples.iloc[index].mask_path)):
-            with decoding(file), Image.open(file) as image:
+            with open_photo(file) as image:
                 image.load()
         raise
     if own is not None:

@@ -5,16 +5,16 @@
 
 from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos
 from dual_image_clip.photos.reading import (
-    DECODING_ERRORS,
     PhotoReader,
     UnusableImageError,
     decoding,
     file_of,
     image_to_tensor,
+    open_photo,
+    photo_size,
 )
 
 __all__ = [
-    "DECODING_ERRORS",
     "RECORD_NAME",
     "PhotoList",
     "PhotoReader",
@@ -24,4 +24,6 @@ __all__ = [
     "file_of",
     "find_photos",
     "image_to_tensor",
+    "open_photo",
+    "photo_size",
 ]

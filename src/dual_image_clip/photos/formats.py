@@ -10,13 +10,16 @@ READABLE = frozenset(
 )
 """Suffixes of files that are read, in lower case."""
 
-SEVERAL_PAGES = frozenset((".tif", ".tiff", ".gif", ".webp", ".avif", ".heic", ".heif"))
-"""Those whose files may have several pages or frames, each a photo; a phone's JPEG may hide others that are none."""
-
 _HEIC = (".heic", ".heif")
 _RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2")
 # By the time that this is asked, importing costs less than asking would.
 _HAS_HEIC = find_spec("pillow_heif") is not None
+
+FORMATS = (
+    *("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM"),
+    *(("HEIF",) if _HAS_HEIC else ()),
+)
+"""What a file is read as, whatever its suffix; others of Pillow's are no photos, and one starts a program."""
 
 
 def is_photo(suffix: str) -> bool:

@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image
-
-from dual_image_clip.photos.formats import SEVERAL_PAGES, is_photo, why_not
-from dual_image_clip.photos.reading import DECODING_ERRORS
+from dual_image_clip.photos.formats import is_photo, why_not
+from dual_image_clip.photos.reading import UnusableImageError, open_photo, require_file
 
 RECORD_NAME = ".dual-image-clip.json"
 """Name of the file by which a folder of results is known; what is in it is no photo."""
 
+_MOST_BROKEN_PAGES = 100
 _REDUCED = 1
 _SUBFILE_TYPE = 254
 
@@ -60,47 +60,79 @@ def find_photos(source: str | Path) -> PhotoList:
         msg = f"there is no folder or file {source}"
         raise FileNotFoundError(msg)
     found = PhotoList([], [], [])
-    for path in [source] if source.is_file() else _files(source, found.results):
-        reason = "is a link to a file that is not there" if not path.exists() else why_not(path.suffix)
-        if not is_photo(path.suffix) and why_not(path.suffix) is None:
-            continue
-        if reason is not None:
+    for path in _files(source, found) if source.is_dir() else [source]:
+        if (reason := why_not(path.suffix)) is not None:
             found.unusable.append(UnusableFile(str(path), reason))
-        else:
-            found.photos.extend(_pages(path))
+        elif is_photo(path.suffix):
+            try:
+                require_file(path)
+            except UnusableImageError as error:
+                found.unusable.append(UnusableFile(error.name, error.reason))
+            else:
+                found.photos.extend(_pages(path))
     return found
 
 
-def _files(folder: Path, results: list[str]) -> Iterator[Path]:
+def _files(folder: Path, found: PhotoList) -> Iterator[Path]:
     """Files of a folder and its subfolders in the order of their names, each folder once."""
     seen: set[str] = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        if RECORD_NAME in files and Path(name) != folder:
-            results.append(name)
+
+    def pass_over(error: OSError) -> None:
+        found.unusable.append(
+            UnusableFile(str(error.filename), f"is a folder that cannot be searched ({error.strerror})")
+        )
+
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=pass_over):
+        # A link may lead back up, or where another has led.
+        if (place := os.path.realpath(name)) in seen:
             folders.clear()
             continue
-        # A link may lead back up.
-        seen.add(os.path.realpath(name))
-        folders[:] = sorted(each for each in folders if os.path.realpath(Path(name) / each) not in seen)
+        seen.add(place)
+        if RECORD_NAME in files and Path(name) != folder:
+            found.results.append(name)
+            folders.clear()
+            continue
+        folders.sort()
         yield from (Path(name) / each for each in sorted(files))
 
 
 def _pages(path: Path) -> list[str]:
     """Names of a file's pages; what cannot be opened is one photo, whose reading will fail with a reason."""
-    if path.suffix.lower() not in SEVERAL_PAGES:
-        return [str(path)]
-    try:
-        with Image.open(path) as image:
-            count = getattr(image, "n_frames", 1)
-            pages = [page for page in range(count) if not _is_reduced(image, page)] if count > 1 else [0]
-    except DECODING_ERRORS:
-        pages = [0]
+    pages = [0]
+    with suppress(UnusableImageError), open_photo(path) as image:
+        count = _num_pages(image)
+        pages = [page for page in range(count) if count == 1 or not _is_reduced(image, page)] or [0]
     return [f"{path}#{page + 1}" if page else str(path) for page in pages]
 
 
-def _is_reduced(image: Image.Image, page: int) -> bool:
+def _num_pages(image: Any) -> int:
+    """Number of pages, with the first that is broken; what is behind it cannot be found, but in TIFF."""
+    if image.format == "MPO":
+        # A phone's JPEG may hide others that are no photos.
+        return 1
+    if image.format == "PNG":
+        return _num_frames(image)
+    for _ in range(_MOST_BROKEN_PAGES if image.format == "TIFF" else 1):
+        with suppress(Exception):
+            return getattr(image, "n_frames", 1)
+    return image.tell() + 2
+
+
+def _num_frames(image: Any) -> int:
+    """Frames of a PNG, whose own number of them need not be true."""
+    for frame in range(image.n_frames):
+        try:
+            image.seek(frame)
+        except Exception:
+            return frame + 1
+    return image.n_frames
+
+
+def _is_reduced(image: Any, page: int) -> bool:
     """Whether a page of a TIFF file is another one's thumbnail."""
     if image.format != "TIFF":
         return False
-    image.seek(page)
-    return bool(image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED)  # type: ignore[attr-defined]
+    with suppress(Exception):
+        image.seek(page)
+        return bool(image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED)
+    return False

@@ -7,21 +7,23 @@
 - A file of several pages is so many photos: ``a.tif`` is its first page, ``a.tif#2`` its second.
 """
 
+import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
-from dual_image_clip.photos.formats import register_optional
+from dual_image_clip.photos.formats import FORMATS, is_photo, register_optional
 
 register_optional()
 # Pillow warns of half the size that it refuses.
@@ -30,10 +32,18 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 MOST_PIXELS = 178_956_970
 """Pixels of the largest photo, 2 GB as a tensor: what Pillow calls a decompression bomb."""
 
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _DEEP_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 _SIXTEEN_BITS, _TWELVE_BITS = 65535, 4095
-_UPRIGHT = 1
+_UPRIGHT, _FIRST_ON_ITS_SIDE = 1, 5
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # As many as the model takes; the short side of an image is that of a tile.
 _MOST_TILES = 64
 _NEUTRAL = (128, 128, 128, 255)
@@ -91,11 +101,7 @@ class PhotoReader:
             UnusableImageError: The file cannot be decoded or is too large, there is none, its values need a range, or
                 the image is smaller than a patch.
         """
-        path, page = file_of(name)
-        with decoding(name), Image.open(path) as image:
-            if page:
-                image.seek(page)
-            require_size((image.height, image.width), name)
+        with open_photo(name) as image:
             pixels = image_to_tensor(image, self.value_range, name)
         self.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         return pixels
@@ -129,25 +135,90 @@ class PhotoReader:
         Raises:
             UnusableImageError: The file cannot be decoded, there is none, or the image has a size that is refused.
         """
-        path, page = file_of(name)
-        with decoding(name), Image.open(path) as image:
-            require_size((image.height, image.width), name)
+        with open_photo(name) as image:
             self.require_shape((image.height, image.width), name)
-            turned = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
-            return bool(page) or turned or image.mode in _DEEP_MODES or image.has_transparency_data
+            turned = _orientation(image) != _UPRIGHT
+            return bool(file_of(name)[1]) or turned or image.mode in _DEEP_MODES or image.has_transparency_data
 
 
 def file_of(name: str | Path) -> tuple[Path, int]:
     """The file of a photo and the number of its page, from 0.
 
     Args:
-        name: Such as ``a.tif`` or ``a.tif#2``; a file that has ``#2`` in its own name is that file.
+        name: Such as ``a.tif`` or ``a.tif#2``; a file that has ``#2`` in its own name is that file, unless there is
+            ``a.tif`` beside it.
     """
     path = Path(name)
-    found = re.fullmatch(r"(.+)#([1-9]\d*)", str(name), re.DOTALL)
-    if found is None or path.exists():
+    found = re.fullmatch(r"(.+)#([1-9][0-9]{0,8})", str(name), re.DOTALL)
+    if found is None or not is_photo(Path(found[1]).suffix):
+        return path, 0
+    if os.path.lexists(path) and not os.path.lexists(found[1]):
         return path, 0
     return Path(found[1]), int(found[2]) - 1
+
+
+@contextmanager
+def open_photo(name: str | Path) -> Iterator[Image.Image]:
+    """Opens a photo, and turns whatever is raised inside into one error.
+
+    Args:
+        name: Image file, with ``#2`` behind it for its second page.
+
+    Yields:
+        The photo, of which the head has been read.
+
+    Raises:
+        UnusableImageError: It cannot be decoded or is too large, or there is no such file.
+    """
+    with decoding(name):
+        path, page = file_of(name)
+        require_file(path, name)
+        # Pillow maps a file that it opens itself into memory, and those on their side wrongly.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            if page:
+                _turn_to(image, page)
+            require_size((image.height, image.width), name)
+            yield image
+
+
+def _turn_to(image: Image.Image, page: int) -> None:
+    image.seek(page)
+    if image.format == "TIFF" and image.mode != "P":
+        # Pillow keeps that of the first page.
+        image.palette = None
+
+
+def require_file(path: Path, name: str | Path | None = None) -> None:
+    """Refuses what cannot be a photo before it is opened: a pipe would wait for somebody to write.
+
+    Args:
+        path: The file.
+        name: What its user calls the photo, else the path.
+
+    Raises:
+        UnusableImageError: It is no file, or there is none.
+    """
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+        raise UnusableImageError(name or path, "is a link to a file that is not there")
+    with decoding(name or path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnusableImageError(name or path, "is no file")
+
+
+def photo_size(name: str | Path) -> tuple[int, int]:
+    """Height and width of a photo as it is seen, from the head of its file.
+
+    Args:
+        name: Image file, with ``#2`` behind it for its second page.
+
+    Raises:
+        UnusableImageError: As for :func:`open_photo`.
+    """
+    with open_photo(name) as image:
+        # Of a TIFF, Pillow tells the size as it is seen.
+        known = ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
+        on_its_side = _orientation(image) >= _FIRST_ON_ITS_SIDE and not known
+        return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
 @contextmanager
@@ -166,15 +237,18 @@ def decoding(name: str | Path) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise UnusableImageError(name, f"has more than {MOST_PIXELS // 1_000_000} megapixels") from error
-    except DECODING_ERRORS as error:
-        raise UnusableImageError(name, f"cannot be read as an image ({_cause(error, name)})") from error
+    except Exception as error:
+        # Pillow raises whatever comes of broken bytes, such as struct.error, KeyError or TypeError.
+        raise UnusableImageError(name, f"cannot be read as an image ({_cause(error)})") from error
 
 
-def _cause(error: Exception, name: str | Path) -> str:
+def _cause(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
         return error.strerror
-    # Pillow's message about a file that is no image repeats its path, which is told beside it.
-    return str(error).replace(f" {str(name)!r}", "") or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own message repeats the file.
+        return "cannot identify image file"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def require_size(size: tuple[int, int], name: str | Path) -> None:
@@ -206,14 +280,34 @@ def image_to_tensor(
         Image ``(3, H, W)`` in 0..1.
 
     Raises:
-        UnusableImageError: Its values need a range, or are not finite.
+        UnusableImageError: It cannot be decoded or is too large, its values need a range, or are not finite.
     """
-    image = ImageOps.exif_transpose(image)
+    require_size((image.height, image.width), name)
+    with decoding(name):
+        return _to_tensor(_upright(image), value_range, name)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Loading turns a TIFF, which says so by then.
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF says; upright where that cannot be read or says nothing known, as viewers have it."""
+    with suppress(Exception):
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _TURNS else _UPRIGHT
+    return _UPRIGHT
+
+
+def _to_tensor(image: Image.Image, value_range: tuple[float, float] | None, name: str | Path) -> Tensor:
     if image.mode in _DEEP_MODES:
         values = np.asarray(image)
-        low, high = value_range or _usual_range(values, name)
-        if not np.isfinite(values).all():
+        if np.isnan(values).any() or (value_range and not np.isfinite(values).all()):
             raise UnusableImageError(name, "has values that are not numbers")
+        low, high = value_range or _usual_range(values, name)
         shares = ((values.astype(np.float64) - low) / (high - low)).clip(0, 1)
         return torch.from_numpy(shares.astype(np.float32)).expand(3, -1, -1)
     if image.has_transparency_data:
@@ -223,10 +317,9 @@ def image_to_tensor(
 
 
 def _usual_range(values: NDArray, name: str | Path) -> tuple[float, float]:
-    # NaN is no reason to ask for a range.
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f":
-        if not low < 0 and not high > 1:
+        if low >= 0 and high <= 1:
             return 0.0, 1.0
         fault = f"has values from {low:g} to {high:g} instead of 0 to 1"
     elif low < 0 or high > _SIXTEEN_BITS:

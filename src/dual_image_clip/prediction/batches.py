@@ -3,12 +3,7 @@
 from typing import Any
 
 from kornia.enhance import denormalize
-from PIL import Image
 from torch import Tensor
-
-from dual_image_clip.photos import DECODING_ERRORS, file_of
-
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5
 
 
 def names_of(batch: Any, batch_idx: int) -> list[str]:
@@ -33,20 +28,3 @@ def images_of(batch: Any, model: Any) -> Tensor:
     """
     images: Tensor = denormalize(batch.image, model.model.image_mean, model.model.image_std)
     return images.float().clamp(0, 1).cpu()
-
-
-def photo_size(name: str) -> tuple[int, int] | None:
-    """Height and width of a photo as it is seen, from the header of its file; ``None`` where there is no such file.
-
-    Args:
-        name: Image file, with ``#2`` behind it for its second page.
-    """
-    path, page = file_of(name)
-    try:
-        with Image.open(path) as image:
-            image.seek(page)
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-    except DECODING_ERRORS:
-        return None
-    return (width, height) if turned else (height, width)

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths, pixel_scores
-from dual_image_clip.prediction.batches import images_of, names_of, photo_size
+from dual_image_clip.photos import UnusableImageError, photo_size
+from dual_image_clip.prediction.batches import images_of, names_of
 from dual_image_clip.prediction.output_folder import OutputFolder
 from dual_image_clip.prediction.panels import draw_mask, draw_panels, panel_size
 from dual_image_clip.prediction.picture_names import PNG, picture_name, picture_names
@@ -152,7 +153,7 @@ class HeatmapVisualizer(ImageVisualizer):
 
     def _write(self, photo: str, item: ImageItem, scores: Tensor | None) -> None:
         anomaly_map: Tensor = item.anomaly_map  # type: ignore[assignment]
-        size = photo_size(photo) or (anomaly_map.shape[-2], anomaly_map.shape[-1])
+        size = _size_of(photo, anomaly_map)
         panel = panel_size(size)
         # A data set may not have listed its photos.
         name = self._names.setdefault(photo, picture_name(photo))
@@ -177,6 +178,14 @@ class HeatmapVisualizer(ImageVisualizer):
             self._heatmaps.failures.append(f"{self._heatmaps.folder / name}: {error}")
         else:
             self._heatmaps.write(name, complete.save)
+
+
+def _size_of(photo: str, anomaly_map: Tensor) -> tuple[int, int]:
+    """Height and width of a photo, or of its map where there is no file."""
+    try:
+        return photo_size(photo)
+    except UnusableImageError:
+        return anomaly_map.shape[-2], anomaly_map.shape[-1]
 
 
 def _threshold_follows(post_processor: Any) -> bool:
