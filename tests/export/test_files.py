@@ -1,6 +1,7 @@
 """Which files an export may write."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,10 +37,11 @@ def test_file_of_another_is_named_and_left_before_any_work(kind, name, no_work, 
 
 def test_earlier_export_is_replaced_and_files_beside_it_are_left(tmp_path):
     path = make_model().to_torch(tmp_path)
+    before = path.read_bytes()
     beside = path.with_name("another.pt")
     beside.write_bytes(b"somebody else's")
-    path.write_bytes(b"old")
-    assert make_model().to_torch(tmp_path) == path
+    assert make_model(smooth=False).to_torch(tmp_path) == path
+    assert path.read_bytes() != before
     assert "model" in torch.load(path, weights_only=False)
     with pytest.raises(OutputError, match=r"another\.pt"):
         make_model().to_torch(tmp_path, "another")
@@ -59,6 +61,24 @@ def test_failed_export_leaves_no_claim_to_the_name(tmp_path, monkeypatch):
     (folder / "model.pt").write_bytes(b"somebody else's")
     with pytest.raises(OutputError, match=r"model\.pt"):
         make_model().to_torch(tmp_path)
+
+
+def test_failed_export_leaves_the_earlier_one_whole(tmp_path, monkeypatch):
+    path = make_model().to_torch(tmp_path)
+    before, save = path.read_bytes(), torch.save
+
+    def fill_the_disk(obj, f):
+        save(obj, f)
+        Path(f).write_bytes(Path(f).read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        make_model().to_torch(tmp_path)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.part"))
+    monkeypatch.undo()
+    assert make_model().to_torch(tmp_path) == path
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path):

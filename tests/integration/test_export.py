@@ -18,7 +18,7 @@ from torch import Tensor
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from dual_image_clip.photos import RECORD_NAME
-from dual_image_clip.prediction import OutputError
+from dual_image_clip.prediction import LOCK_NAME, OutputError
 from tests.drawn_data import draw_plate, make_photos
 from tests.helpers import assert_same, make_engine, make_model, predict, tiny_model
 
@@ -135,7 +135,7 @@ def test_adaptation_and_golden_images_are_in_the_file(onnx_file):
 
 def test_file_is_one_and_has_a_free_batch_size(adapted):
     _, path = adapted
-    assert {each.name for each in path.parent.iterdir()} == {path.name, RECORD_NAME}
+    assert {each.name for each in path.parent.iterdir()} == {path.name, RECORD_NAME, LOCK_NAME}
     shape = onnxruntime.InferenceSession(path).get_inputs()[0].shape
     assert isinstance(shape[0], str)
     assert shape[1:] == [3, 240, 240]

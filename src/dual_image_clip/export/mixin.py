@@ -1,14 +1,13 @@
 """Export methods for anomalib's engine, to be mixed into a Lightning module."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from anomalib.deploy import CompressionType, ExportType
 
 from dual_image_clip.export.detector import ExportableDetector, require_exportable
-from dual_image_clip.prediction import OutputFolder
+from dual_image_clip.prediction import OutputError, OutputFolder
 from dual_image_clip.torch_model import DualImageCLIPModel
 
 # Where anomalib writes: weights/<kind of file>/<name> and one of these.
@@ -22,7 +21,7 @@ _SUFFIXES = {
 class ExportsDetector:
     """Exports a detector of single images, which needs neither a trainer nor other images.
 
-    Only files of an earlier export are replaced.
+    Only files of an earlier export are replaced, by whole ones.
 
     Attributes:
         model: The model.
@@ -52,8 +51,12 @@ class ExportsDetector:
             OutputError: A file of the name is there that no earlier export has written, or nothing can be written.
             ValueError: The model has a folder of textures, or nothing to go by without other images.
         """
-        with self._exportable(ExportType.TORCH, export_root, model_file_name) as detector:
-            return detector.to_torch(export_root, model_file_name)
+        return self._export(
+            lambda detector, root: detector.to_torch(root, model_file_name),
+            ExportType.TORCH,
+            export_root,
+            model_file_name,
+        )
 
     def to_onnx(
         self,
@@ -79,8 +82,13 @@ class ExportsDetector:
             ValueError: The model takes no images of this size, or has nothing to go by without other images.
         """
         size = input_size or self.model.image_size
-        with self._exportable(ExportType.ONNX, export_root, model_file_name, size) as detector:
-            return detector.to_onnx(export_root, model_file_name, size, **kwargs)
+        return self._export(
+            lambda detector, root: detector.to_onnx(root, model_file_name, size, **kwargs),
+            ExportType.ONNX,
+            export_root,
+            model_file_name,
+            size,
+        )
 
     def to_openvino(
         self,
@@ -109,27 +117,35 @@ class ExportsDetector:
                 without other images.
         """
         size = input_size or self.model.image_size
-        with self._exportable(ExportType.OPENVINO, export_root, model_file_name, size, compression_type) as detector:
-            return detector.to_openvino(export_root, model_file_name, size, compression_type, **kwargs)
+        return self._export(
+            lambda detector, root: detector.to_openvino(root, model_file_name, size, compression_type, **kwargs),
+            ExportType.OPENVINO,
+            export_root,
+            model_file_name,
+            size,
+            compression_type,
+        )
 
-    @contextmanager
-    def _exportable(
+    def _export(
         self,
+        write: Callable[[ExportableDetector, Path], Path],
         export_type: ExportType,
         export_root: Path | str,
         model_file_name: str,
         input_size: tuple[int, int] | None = None,
         compression_type: CompressionType | None = None,
-    ) -> Iterator[ExportableDetector]:
-        """A detector whose files may be written inside."""
+    ) -> Path:
+        """Has the files written beside their place, so that an export that fails leaves those of an earlier one."""
         require_exportable(self.model, self.pre_processor, export_type, input_size, compression_type)
         folder = OutputFolder(Path(export_root) / "weights" / export_type.value)
         names = [f"{model_file_name}{suffix}" for suffix in _SUFFIXES[export_type]]
         folder.require_own(names)
         self.complete()
         detector = ExportableDetector(self.model, self.pre_processor, self.post_processor, input_size)
-        folder.claim(names)
-        try:
-            yield detector
-        finally:
-            folder.forget_unwritten()
+        with folder.claimed(names) as unfinished:
+            written = write(detector, unfinished)
+            # What belongs to the file goes first.
+            for name in reversed(names):
+                if (made := written.with_name(name)).exists() and not folder.write(name, made.rename):
+                    raise OutputError(folder.failures[0])
+        return folder.folder / written.name

@@ -1,7 +1,7 @@
 """A folder in, an answer out: the ranked list and the report that a prediction writes beside its heatmaps."""
 
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
-from dual_image_clip.prediction.output_folder import OutputError, OutputFolder
+from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
 from dual_image_clip.prediction.picture_names import PNG, picture_names
 from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
 from dual_image_clip.prediction.report import CSV_NAME, REPORT_NAME, PredictionReport
@@ -9,6 +9,7 @@ from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale,
 
 __all__ = [
     "CSV_NAME",
+    "LOCK_NAME",
     "PNG",
     "REPORT_NAME",
     "ColourScale",

@@ -1,6 +1,8 @@
 """Heatmaps: a picture for each photo, in which the place that looks unlike the rest can be found."""
 
+import io
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths, pixel_scores
-from dual_image_clip.photos import UnusableImageError, photo_size
+from dual_image_clip.photos import UnusableImageError, open_photo, photo_size
 from dual_image_clip.prediction.batches import images_of, names_of
+from dual_image_clip.prediction.callers import called_from
 from dual_image_clip.prediction.output_folder import OutputFolder
 from dual_image_clip.prediction.panels import draw_mask, draw_panels, panel_size
 from dual_image_clip.prediction.picture_names import PNG, picture_name, picture_names
@@ -61,7 +64,7 @@ class HeatmapVisualizer(ImageVisualizer):
     @property
     def failures(self) -> list[str]:
         """Files of the last run that could not be written, each with the reason."""
-        return [failure for folder in self._folders() for failure in folder.failures]
+        return [failure for folder, _ in self._files() for failure in folder.failures]
 
     def heatmap_of(self, photo: str) -> Path | None:
         """The heatmap of a photo of the run, or ``None`` where there is none."""
@@ -75,22 +78,33 @@ class HeatmapVisualizer(ImageVisualizer):
             pl_module: Not used.
 
         Raises:
-            OutputError: A file that was not written here is in the place of one, or nothing can be written.
+            OutputError: A file that was not written here is in the place of one, another run is writing there, or
+                nothing can be written.
         """
         del pl_module
-        datamodule = getattr(trainer, "datamodule", None)
-        known = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
-        photos, note = evaluated_image_paths(trainer), trainer.local_rank == 0
         self._written, self._unmasked = set(), {}
-        self._heatmaps = OutputFolder(Path(self.output_dir or Path(trainer.default_root_dir) / "images"))
-        self._maps = OutputFolder(Path(self.maps_dir or ""))
-        self._names = picture_names(photos, *known)
-        self._heatmaps.claim(self._names.values(), note)
-        if self.maps_dir:
-            self._map_names = picture_names(photos, *known, formats=PNG)
-            self._maps.claim(self._map_names.values(), note)
+        self._name_files(trainer, evaluated_image_paths(trainer))
+        for folder, names in self._files():
+            folder.claim(names, main=trainer.is_global_zero)
         # What another process has begun to write must not be taken for somebody else's.
         trainer.strategy.barrier()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Looks whether the test that follows could claim its files, so that it is not refused after half of the work.
+
+        Args:
+            trainer: The trainer.
+            pl_module: Not used.
+
+        Raises:
+            OutputError: As for :meth:`on_predict_start`.
+        """
+        del pl_module
+        dataset: Any = getattr(getattr(trainer, "datamodule", None), "test_data", None)
+        if called_from("anomalib.engine.engine", "test") and hasattr(dataset, "samples"):
+            self._name_files(trainer, map(str, dataset.samples["image_path"]))
+            for folder, names in self._files():
+                folder.require_own(names)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -112,10 +126,13 @@ class HeatmapVisualizer(ImageVisualizer):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Completes the heatmaps."""
-        self.complete(pl_module.post_processor, note=trainer.local_rank == 0)
+        self.complete(pl_module.post_processor)
+        # No other run may begin before the last process has written its last mask.
+        trainer.strategy.barrier()
+        self.release()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Completes the heatmaps of a test; those of a prediction can wait until its list is written.
+        """Completes the heatmaps of a test; those of a prediction wait until :class:`PredictionReport` has its list.
 
         Args:
             trainer: The trainer.
@@ -124,32 +141,45 @@ class HeatmapVisualizer(ImageVisualizer):
         """
         del exception
         if trainer.testing:
-            self.on_predict_end(trainer, pl_module)
+            self.complete(pl_module.post_processor)
+            self.release()
 
     on_test_start = on_predict_start
     on_test_batch_end = on_predict_batch_end
     on_test_end = on_predict_end
 
-    def complete(self, post_processor: Any, note: bool = True) -> None:
+    def complete(self, post_processor: Any) -> None:
         """Draws the masks that had to wait for the threshold, and says which pictures could not be written.
 
         Args:
             post_processor: Has the threshold by now.
-            note: Whether to bring the record of files up to date.
         """
         waiting, self._unmasked = self._unmasked, {}
         limit = float(post_processor.current_threshold()) if waiting else 1.0
         for photo, (panel, scores) in waiting.items():
             if scores.max() > limit:
                 self._add_mask(photo, panel, scores > limit)
-        if note:
-            for folder in self._folders():
-                folder.forget_unwritten()
         if self.failures:
             logger.error("%d picture(s) could not be written, the first: %s", len(self.failures), self.failures[0])
 
-    def _folders(self) -> list[OutputFolder]:
-        return [self._heatmaps, self._maps] if self.maps_dir else [self._heatmaps]
+    def release(self) -> None:
+        """Lets other runs write where this one has written."""
+        for folder, _ in self._files():
+            folder.release()
+
+    def _name_files(self, trainer: Trainer, photos: Iterable[str]) -> None:
+        datamodule, photos = getattr(trainer, "datamodule", None), list(photos)
+        known = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
+        self._heatmaps = OutputFolder(Path(self.output_dir or Path(trainer.default_root_dir) / "images"))
+        self._names = picture_names(photos, *known)
+        if self.maps_dir:
+            self._maps = OutputFolder(Path(self.maps_dir))
+            self._map_names = picture_names(photos, *known, formats=PNG)
+
+    def _files(self) -> list[tuple[OutputFolder, Iterable[str]]]:
+        """Folders, and the names of the files that go there."""
+        files: list[tuple[OutputFolder, Iterable[str]]] = [(self._heatmaps, self._names.values())]
+        return [*files, (self._maps, self._map_names.values())] if self.maps_dir else files
 
     def _write(self, photo: str, item: ImageItem, scores: Tensor | None) -> None:
         anomaly_map: Tensor = item.anomaly_map  # type: ignore[assignment]
@@ -159,7 +189,7 @@ class HeatmapVisualizer(ImageVisualizer):
         name = self._names.setdefault(photo, picture_name(photo))
         if scores is not None:
             item.pred_mask = torch.zeros_like(anomaly_map, dtype=torch.bool)
-        if self._heatmaps.write(name, draw_panels(self, item, panel).save):
+        if self._heatmaps.write(name, _encoded(draw_panels(self, item, panel), name)):
             self._written.add(photo)
             if scores is not None:
                 # The largest values, so that no place is lost.
@@ -167,17 +197,25 @@ class HeatmapVisualizer(ImageVisualizer):
                 self._unmasked[photo] = _Unmasked(panel, small)
         if self.maps_dir:
             map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
-            self._maps.write(map_name, _sixteen_bits(anomaly_map, size).save)
+            self._maps.write(map_name, _encoded(_sixteen_bits(anomaly_map, size), map_name))
 
     def _add_mask(self, photo: str, panel: tuple[int, int], mask: Tensor) -> None:
         name = self._names[photo]
         try:
-            with Image.open(self._heatmaps.folder / name) as picture:
+            with open_photo(self._heatmaps.folder / name) as picture:
                 complete = draw_mask(self, picture, panel, mask)
-        except OSError as error:
-            self._heatmaps.failures.append(f"{self._heatmaps.folder / name}: {error}")
+        except UnusableImageError as error:
+            self._heatmaps.failures.append(str(error))
         else:
-            self._heatmaps.write(name, complete.save)
+            self._heatmaps.write(name, _encoded(complete, name))
+
+
+def _encoded(picture: Image.Image, name: str) -> Callable[[Path], object]:
+    """Writes a picture in the format that its name tells."""
+    file = io.BytesIO()
+    picture.save(file, Image.registered_extensions()[Path(name).suffix.lower()])
+    # Pillow itself, where it writes JPEG, BMP and TIFF, does not notice that the disk is full before the last bytes.
+    return lambda path: path.write_bytes(file.getvalue())
 
 
 def _size_of(photo: str, anomaly_map: Tensor) -> tuple[int, int]:

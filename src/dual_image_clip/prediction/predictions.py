@@ -1,6 +1,7 @@
 """What a prediction run says about each image, and the CSV file of it."""
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -78,20 +79,33 @@ def rank(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def write_csv(outcome: Outcome, path: Path) -> None:
-    """Writes one row an image, highest score first; with a column of heatmaps where there are any.
+    """Writes the list of :func:`csv_text`.
 
     Args:
         outcome: What the run has found.
         path: CSV file, UTF-8.
     """
+    path.write_text(csv_text(outcome), encoding="utf-8", newline="")
+
+
+def csv_text(outcome: Outcome) -> str:
+    """A table with one row an image, highest score first; with a column of heatmaps where there are any.
+
+    Args:
+        outcome: What the run has found.
+
+    Returns:
+        Its rows, separated by commas.
+    """
     threshold = "" if outcome.threshold is None else f"{outcome.threshold:.6f}"
     drawn = any(each.heatmap for each in outcome.predictions)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*HEADER, *["heatmap"] * drawn])
-        for each in outcome.predictions:
-            row = [printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references]
-            writer.writerow([*row, *[printable(each.heatmap)] * drawn])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*HEADER, *["heatmap"] * drawn])
+    for each in outcome.predictions:
+        row = [printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references]
+        writer.writerow([*row, *[printable(each.heatmap)] * drawn])
+    return text.getvalue()
 
 
 def printable(text: str) -> str:

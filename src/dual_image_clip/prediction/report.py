@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from traceback import walk_stack
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -16,10 +15,11 @@ from torch import Tensor
 from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, evaluation_datasets, gather
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.batches import images_of, names_of
+from dual_image_clip.prediction.callers import called_from
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.html_report import write_report
 from dual_image_clip.prediction.output_folder import OutputFolder
-from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
+from dual_image_clip.prediction.predictions import Outcome, Prediction, csv_text, decide, printable, rank, write_csv
 from dual_image_clip.prediction.settings import settings_of, versions
 from dual_image_clip.prediction.sketch import make_sketch
 
@@ -66,17 +66,19 @@ class PredictionReport(Callback):
             pl_module: Not used.
 
         Raises:
-            OutputError: A file that was not written here is in the place of one, or nothing can be written.
+            OutputError: A file that was not written here is in the place of one, another run is writing there, or
+                nothing can be written.
         """
         del pl_module
         self.outcome = None
         self.written = {}
         self._predictions = []
         self._output = OutputFolder(self.folder or Path(trainer.default_root_dir))
-        self._output.claim((CSV_NAME, REPORT_NAME), note=trainer.local_rank == 0)
+        self._output.claim((CSV_NAME, REPORT_NAME), main=trainer.is_global_zero)
         # Processes that have not looked yet must not find what another has written.
         trainer.strategy.barrier()
-        if _called_by_command():
+        # The stock command throws away what it returns.
+        if called_from("anomalib.cli.cli", "_run_subcommand"):
             trainer.predict_loop.return_predictions = False
 
     def on_predict_batch_end(
@@ -110,6 +112,7 @@ class PredictionReport(Callback):
         """Writes the report."""
         if trainer.is_global_zero:
             self._write_report(pl_module)
+        self._output.release()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Writes the files with what there is.
@@ -126,9 +129,10 @@ class PredictionReport(Callback):
             self._write_list(trainer, pl_module, self._predictions, _passed_over(trainer))
         for each in _visualizers(trainer):
             each.complete(pl_module.post_processor)
+            each.release()
         if self.outcome is not None:
             self._write_report(pl_module)
-        self._output.forget_unwritten()
+        self._output.release()
 
     def _write_list(
         self, trainer: Trainer, model: Any, predictions: list[Prediction], unusable: list[UnusableFile]
@@ -139,9 +143,17 @@ class PredictionReport(Callback):
             threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
             predictions = [each._replace(label=decide(each.score, threshold)) for each in predictions]
         self.outcome = Outcome(rank(predictions), threshold, unusable, _num_files(trainer))
-        write = partial(write_csv, self.outcome)
-        if not self._write(self._output, CSV_NAME, write):
-            self._write(OutputFolder(Path(tempfile.mkdtemp(prefix="dual-image-clip-"))), CSV_NAME, write)
+        if not self._write(self._output, CSV_NAME, partial(write_csv, self.outcome)):
+            self._write_list_elsewhere(self.outcome)
+
+    def _write_list_elsewhere(self, outcome: Outcome) -> None:
+        try:
+            spare = OutputFolder(Path(tempfile.mkdtemp(prefix="dual-image-clip-")))
+            written = self._write(spare, CSV_NAME, partial(write_csv, outcome))
+        except OSError:
+            written = False
+        if not written:
+            logger.error("The list could not be written anywhere. It is:\n%s", csv_text(outcome))
 
     def _write_report(self, model: Any) -> None:
         outcome: Any = self.outcome
@@ -170,14 +182,6 @@ def _relative(path: Path, folder: Path) -> str:
     except ValueError:
         # On another drive.
         return str(path)
-
-
-def _called_by_command() -> bool:
-    """Whether the stock command has started the prediction: it throws away what ``Engine.predict`` returns."""
-    return any(
-        frame.f_globals.get("__name__") == "anomalib.cli.cli" and frame.f_code.co_name == "_run_subcommand"
-        for frame, _ in walk_stack(None)
-    )
 
 
 def _visualizers(trainer: Trainer) -> list[HeatmapVisualizer]:
