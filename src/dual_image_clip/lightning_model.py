@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from dual_image_clip.class_names import DEFAULT_CLASS_NAME, class_name_from_category
 from dual_image_clip.export import ExportsDetector
 from dual_image_clip.hooks import (
-    EachImageOnce,
     GoldenImages,
     ImagesAhead,
     LabelFreePostProcessor,
     PaperEvaluator,
+    PlainOutput,
+    PreparesRun,
     UnusableFiles,
     clip_pre_processor,
     evaluated_image_paths,
@@ -51,7 +52,7 @@ __all__ = ["DualImageCLIP"]
 _DEFAULT_IMAGE_SIZE = 240
 
 
-class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
+class DualImageCLIP(PlainOutput, PreparesRun, ExportsDetector, AnomalibModule):  # type: ignore[misc]
     """Finds defects in images of a product it was never trained on.
 
     Unlabelled images are scored with text prompts, with each other as references, and with a small adapter that is
@@ -138,6 +139,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        self.keep_back_log_messages()
         super().__init__(
             pre_processor=pre_processor, post_processor=post_processor, evaluator=evaluator, visualizer=visualizer
         )
@@ -192,8 +194,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
     def pre_process(self, image: Tensor) -> Tensor:
         """Prepares an image ``(1, 3, H, W)`` in 0..1 for the model, on its device, as the trainer prepares batches."""
         transform: Any = getattr(self.pre_processor, "transform", None)
-        image = image.to(self.device)
-        return transform(image) if transform else image
+        return transform(image.to(self.device)) if transform else image.to(self.device)
 
     def load_golden_images(self) -> None:
         """Encodes the golden images, as evaluations do by themselves."""
@@ -247,7 +248,6 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
     @staticmethod
     def configure_optimizers() -> None:
         """Nothing is trained."""
-        return
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Adds those for distributed runs, unusable files and the report, which the trainer may have been given."""
@@ -255,7 +255,7 @@ class DualImageCLIP(ExportsDetector, AnomalibModule):  # type: ignore[misc]
         report = next((each for each in given if isinstance(each, PredictionReport)), PredictionReport())
         components: Any = super().configure_callbacks()
         # The report reads the labels that the post-processor, one of the components, has set.
-        return [UnusableFiles(self.reader), EachImageOnce(), *components, report]
+        return [UnusableFiles(self.reader), *components, report]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the class name and the golden images that were in use."""

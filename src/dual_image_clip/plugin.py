@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+_COMMAND = "anomalib.cli.cli"
 # anomalib module -> names it gains -> where this package defines them
 _EXTENSIONS = {
     "anomalib.models": {"DualImageCLIP": "dual_image_clip.lightning_model"},
     "anomalib.data": {"Procedural": "dual_image_clip.procedural"},
+    _COMMAND: {},
 }
 
 
@@ -62,9 +64,21 @@ def _extend(module: "ModuleType") -> None:
         try:
             setattr(module, name, _load(home, name))
         except Exception as error:
-            import logging
+            _tell_failure(name, error)
+    if module.__name__ == _COMMAND:
+        from functools import partial
 
-            logging.getLogger(__name__).warning("dual-image-clip could not add %s to anomalib: %s", name, error)
+        try:
+            _load("dual_image_clip.hooks", "tell_mistakes_early")(module.AnomalibCLI)
+            setattr(module, "main", partial(_load("dual_image_clip.mistakes", "run"), module.main))  # noqa: B010
+        except Exception as error:
+            _tell_failure("its checks", error)
+
+
+def _tell_failure(name: str, error: Exception) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning("dual-image-clip could not add %s to anomalib: %s", name, error)
 
 
 def _under_its_older_name(data: "ModuleType") -> type:

@@ -43,11 +43,30 @@ def test_a_sampler_that_drops_images_stays_as_it_is():
     assert list(sampler) == [0, 2, 4]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2])
 def test_fewer_images_than_processes_are_refused(count):
-    sampler = DistributedSampler(range(count), 3, 0) if count else SimpleNamespace(dataset=[], num_replicas=3)
-    with pytest.raises(ValueError, match=rf"3 processes .* {count} image\(s\): set devices to {max(count, 1)}"):
-        drop_repeats(sampler)
+    with pytest.raises(ValueError, match=rf"3 processes .* {count} image\(s\): set devices to {count}"):
+        drop_repeats(DistributedSampler(range(count), 3, 0))
+    trainer = predicting(DataLoader(range(count)), processes=3)
+    with pytest.raises(ValueError, match=rf"3 processes .* {count} image\(s\): set devices to {count}"):
+        EachImageOnce().setup(trainer, None, "predict")
+
+
+@pytest.mark.parametrize("data", [[DataLoader(range(3)), DataLoader(range(4))], DataLoader([]), [1, 2]])
+def test_enough_images_and_none_and_what_is_not_known_are_predicted(data):
+    EachImageOnce().setup(predicting(data, processes=3), None, "predict")
+
+
+def test_no_images_at_all_are_shared_as_nothing():
+    sampler = DistributedSampler([], 3, 0, shuffle=False)
+    drop_repeats(sampler)
+    assert list(sampler) == []
+
+
+def predicting(data, processes: int) -> SimpleNamespace:
+    """A trainer that is about to predict."""
+    loop = SimpleNamespace(_data_source=SimpleNamespace(dataloader=lambda: data))
+    return SimpleNamespace(strategy=DDPStrategy(), world_size=processes, predict_loop=loop)
 
 
 def loader(count: int = 7, processes: int = 2, rank: int = 1) -> DataLoader:
@@ -83,7 +102,8 @@ def test_the_strategy_s_own_processing_still_happens():
     ("strategy", "stage"), [(DDPStrategy, "fit"), (DDPStrategy, "predict"), (FSDPStrategy, "test")]
 )
 def test_training_and_sharded_models_keep_their_samplers(strategy, stage):
-    trainer = SimpleNamespace(strategy=strategy())
+    trainer = predicting([], processes=2)
+    trainer.strategy = strategy()
     EachImageOnce().setup(trainer, None, stage)
     assert len(list(trainer.strategy.process_dataloader(loader()).sampler)) == 4
 

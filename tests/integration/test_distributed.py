@@ -77,8 +77,8 @@ def run(name, action):
         )
 
 
-def test(name):
-    data = MVTecAD(root=folder / name, num_workers=0, eval_batch_size=2)
+def test(name, **arguments):
+    data = MVTecAD(root=folder / name, num_workers=0, eval_batch_size=2, **arguments)
     run(name, lambda engine, model: engine.test(model=model, datamodule=data, verbose=False))
 
 
@@ -89,6 +89,7 @@ def predict(name):
 if __name__ == "__main__":
     test("test7")
     test("test3")
+    test("unvalidated3", val_split_mode="none")
     predict("photos11")
     predict("photos2")
 """
@@ -104,6 +105,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     # A good image that looks defective makes figures that depend on how often each image counts.
     save(draw_plate(7, defect="spot")[0], folder / "test7" / "bottle" / "test" / "good" / "000.png")
     make_category(folder / "test3" / "bottle", normal=1, defective=1)
+    make_category(folder / "unvalidated3" / "bottle", normal=1, defective=1)
     make_photos(folder / "photos11", normal=10, defective=1)
     make_photos(folder / "photos2", normal=1, defective=1)
     script = save_script(folder)
@@ -113,7 +115,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
     assert done.returncode == 0, done.stderr
     notes = {
-        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TESTS + PHOTOS
+        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+        for name in [*TESTS, *PHOTOS, "unvalidated3"]
     }
     return SimpleNamespace(folder=folder, notes=notes, log=done.stdout + done.stderr)
 
@@ -148,6 +151,14 @@ def test_every_image_is_scored_by_exactly_one_process(runs, name):
         shares = [note["paths"][stage] for note in runs.notes[name]]
         assert Counter(shares[0] + shares[1]) == Counter(images(runs.folder / where))
         assert all(shares)
+
+
+def test_a_test_without_validation_images_is_shared_as_well(runs):
+    notes = runs.notes["unvalidated3"]
+    assert [note["paths"]["validate"] for note in notes] == [[], []]
+    shares = [note["paths"]["test"] for note in notes]
+    assert Counter(shares[0] + shares[1]) == Counter(images(runs.folder / "unvalidated3" / "bottle" / "test"))
+    assert notes[0]["metrics"] == notes[1]["metrics"]
 
 
 @pytest.mark.parametrize("name", TESTS + PHOTOS)

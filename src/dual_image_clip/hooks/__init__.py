@@ -1,5 +1,6 @@
 """What anomalib and Lightning need from this package around a run."""
 
+from dual_image_clip.hooks.before_run import PreparesRun, make_latest
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import EachImageOnce, gather
 from dual_image_clip.hooks.evaluation import (
@@ -9,11 +10,14 @@ from dual_image_clip.hooks.evaluation import (
 )
 from dual_image_clip.hooks.golden import GoldenImageError, GoldenImages
 from dual_image_clip.hooks.look_ahead import ImagesAhead
+from dual_image_clip.hooks.messages import PlainOutput
 from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
 from dual_image_clip.hooks.photo_data import PhotoFolder, read_item
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
+from dual_image_clip.hooks.progress_bar import PhotoProgressBar
 from dual_image_clip.hooks.sample_order import shuffle_samples
+from dual_image_clip.hooks.stock_command import tell_mistakes_early
 from dual_image_clip.hooks.unusable_files import UnusableFiles
 
 __all__ = [
@@ -25,14 +29,19 @@ __all__ = [
     "LabelFreePostProcessor",
     "PaperEvaluator",
     "PhotoFolder",
+    "PhotoProgressBar",
+    "PlainOutput",
+    "PreparesRun",
     "UnusableFiles",
     "clip_pre_processor",
     "evaluated_image_paths",
     "evaluation_datasets",
     "gather",
+    "make_latest",
     "paper_metrics",
     "pixel_scores",
     "read_item",
     "require_enough_images",
     "shuffle_samples",
+    "tell_mistakes_early",
 ]
