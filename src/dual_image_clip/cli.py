@@ -3,12 +3,14 @@
 import argparse
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dual_image_clip.class_names import require_class_name
+from dual_image_clip.mistakes import one_line
 
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
 if TYPE_CHECKING:
@@ -63,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options)
     except CommandError as error:
-        _say(f"dual-image-clip: error: {' '.join(str(error).split())}", sys.stderr)
+        if options.debug:
+            traceback.print_exc()
+        _say(f"dual-image-clip: error: {one_line(error)}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if options.command == "predict":
@@ -86,9 +90,8 @@ def predict(options: argparse.Namespace) -> int:
     _check(options)
     warnings.simplefilter("ignore")
     from anomalib.engine import Engine
-    from lightning.pytorch.callbacks import RichProgressBar
 
-    from dual_image_clip.hooks import PhotoFolder
+    from dual_image_clip.hooks import PhotoFolder, PhotoProgressBar
     from dual_image_clip.prediction import HeatmapVisualizer, OutputError, PredictionReport
 
     heatmaps = HeatmapVisualizer(options.output / _HEATMAPS, options.output / _MAPS if options.save_maps else None)
@@ -99,10 +102,10 @@ def predict(options: argparse.Namespace) -> int:
         visualizer=heatmaps,
     )
     report = PredictionReport(options.output)
-    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[RichProgressBar(), report])
+    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[PhotoProgressBar(), report])
     try:
         engine.predict(model=model, dataset=PhotoFolder(options.folder), return_predictions=False)
-    except (ValueError, OSError, OutputError) as error:
+    except (ValueError, OSError, MemoryError, OutputError) as error:
         raise CommandError(str(error), FAILED) from error
     except SystemExit:
         # Lightning's end after Ctrl-C; by then the report is written.
@@ -252,6 +255,7 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
         "dual-image-clip-demo lies inside the package, for a first try",
     )
     command.add_argument("--pretrained", help="tag of open_clip's, or a file of weights, for machines without internet")
+    command.add_argument("--debug", action="store_true", help="show where in the program a mistake was found")
 
 
 def _check(options: argparse.Namespace) -> None:
