@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from traceback import walk_stack
 from typing import Any
@@ -55,7 +56,7 @@ class PlainOutput:
                 for handler in [each for each in logger.handlers if isinstance(each, RichHandler)]:
                     logger.removeHandler(handler)
 
-    def configure_callbacks(self) -> list[Callback]:
+    def configure_callbacks(self) -> Sequence[Callback]:
         """Adds one that keeps back warnings of libraries, and the bar in place of Lightning's own.
 
         Returns:
