@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from dual_image_clip.class_names import DEFAULT_CLASS_NAME, class_name_from_category
 from dual_image_clip.export import ExportsDetector
 from dual_image_clip.hooks import (
-    EachImageOnce,
     GoldenImages,
     ImagesAhead,
     LabelFreePostProcessor,
     PaperEvaluator,
     PlainOutput,
+    PreparesRun,
     UnusableFiles,
     clip_pre_processor,
     evaluated_image_paths,
@@ -52,7 +52,7 @@ __all__ = ["DualImageCLIP"]
 _DEFAULT_IMAGE_SIZE = 240
 
 
-class DualImageCLIP(PlainOutput, ExportsDetector, AnomalibModule):  # type: ignore[misc]
+class DualImageCLIP(PlainOutput, PreparesRun, ExportsDetector, AnomalibModule):  # type: ignore[misc]
     """Finds defects in images of a product it was never trained on.
 
     Unlabelled images are scored with text prompts, with each other as references, and with a small adapter that is
@@ -255,7 +255,7 @@ class DualImageCLIP(PlainOutput, ExportsDetector, AnomalibModule):  # type: igno
         report = next((each for each in given if isinstance(each, PredictionReport)), PredictionReport())
         components: Any = super().configure_callbacks()
         # The report reads the labels that the post-processor, one of the components, has set.
-        return [UnusableFiles(self.reader), EachImageOnce(), *components, report]
+        return [UnusableFiles(self.reader), *components, report]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the class name and the golden images that were in use."""

@@ -1,5 +1,6 @@
 """What anomalib and Lightning need from this package around a run."""
 
+from dual_image_clip.hooks.before_run import PreparesRun, make_latest
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import EachImageOnce, gather
 from dual_image_clip.hooks.evaluation import (
@@ -16,6 +17,7 @@ from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.progress_bar import PhotoProgressBar
 from dual_image_clip.hooks.sample_order import shuffle_samples
+from dual_image_clip.hooks.stock_command import tell_mistakes_early
 from dual_image_clip.hooks.unusable_files import UnusableFiles
 
 __all__ = [
@@ -29,14 +31,17 @@ __all__ = [
     "PhotoFolder",
     "PhotoProgressBar",
     "PlainOutput",
+    "PreparesRun",
     "UnusableFiles",
     "clip_pre_processor",
     "evaluated_image_paths",
     "evaluation_datasets",
     "gather",
+    "make_latest",
     "paper_metrics",
     "pixel_scores",
     "read_item",
     "require_enough_images",
     "shuffle_samples",
+    "tell_mistakes_early",
 ]
