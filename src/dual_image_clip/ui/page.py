@@ -77,12 +77,18 @@ def build_page(scorer: Scorer) -> gr.Blocks:
                 rows = gr.Dataframe(headers=list(TABLE_HEADER), label="Scores", interactive=False, elem_id="rows")
 
         def show(outcome: Outcome, opaque: float) -> dict[Any, Any]:
+            said, csv_file = summary(outcome), None
+            try:
+                csv_file = _csv_file(outcome)
+            except OSError as error:
+                # The scores are shown all the same.
+                said += f"<br>{problem(f'There is no CSV: {error.strerror or error}.')}"
             return {
                 state: outcome,
-                message: summary(outcome),
+                message: said,
                 pictures: gallery(outcome, opaque),
                 rows: table(outcome),
-                download: gr.DownloadButton(value=_csv_file(outcome), interactive=bool(outcome.predictions)),
+                download: gr.DownloadButton(value=csv_file, interactive=bool(csv_file and outcome.predictions)),
             }
 
         def score(paths: Sequence[str] | None, name: str, opaque: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008

@@ -74,7 +74,11 @@ class Scorer:
     ) -> Iterator[_Encoded]:
         for index, (path, shown) in enumerate(zip(paths, display_names(paths), strict=True)):
             progress(0.5 * index / len(paths), f"Reading {shown}")
-            listing = find_photos(path)
+            try:
+                listing = find_photos(path)
+            except FileNotFoundError:
+                unusable.append(UnusableFile(shown, "is no longer there: add it again"))
+                continue
             unusable.extend(each._replace(path=shown) for each in listing.unusable)
             if not listing.photos and not listing.unusable:
                 unusable.append(UnusableFile(shown, "is of no format that is read, such as PNG, JPEG or TIFF"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of
+from dual_image_clip.photos import PhotoReader, UnusableImageError, decoding, file_of
 
 MOST_BYTES = 50 * 2**20
 
@@ -25,7 +25,8 @@ def read_upload(path: str | Path, reader: PhotoReader) -> Tensor:
     Raises:
         UnusableImageError: The file is too large, or it cannot be used.
     """
-    num_bytes = file_of(path)[0].stat().st_size
+    with decoding(path):
+        num_bytes = file_of(path)[0].stat().st_size
     if num_bytes > MOST_BYTES:
         raise UnusableImageError(path, f"has {num_bytes / 2**20:.0f} MB, more than {MOST_BYTES // 2**20} MB")
     return reader.read(path)
