@@ -1,6 +1,7 @@
 """Which files of a folder are photos."""
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,9 @@ def test_what_is_of_no_use_is_listed_with_a_reason(tmp_path):
         "c.heic": "is a HEIC picture",
         "d.png": "is a link to a file that is not there",
     }
+    for file in listing.unusable:
+        with pytest.raises(UnusableImageError, match=re.escape(file.reason)):
+            PhotoReader().read(file.path)
 
 
 def test_linked_folders_are_searched_once(tmp_path):

@@ -38,6 +38,7 @@ def test_known_data_sets_keep_anomalibs_places():
         (["a.png", "a.jpg"], ["a.jpg", "a.png"]),
         (["b.heic", "b.heic.png", "B.HEIC"], ["B.HEIC.png", "b.heic (2).png", "b.heic (3).png"]),
         (["a.tif", "a.tif#2", "a.tif#3"], ["a.tif", "a.tif#2.png", "a.tif#3.png"]),
+        (["b.gif", "b.gif.png/c.png", "b.gif.png/d.png"], ["b.gif (2).png", "b.gif.png/c.png", "b.gif.png/d.png"]),
         (["x.gif", "x.jp2", "x.jfif", "x.avif", "x"], ["x.png", "x.avif.png", "x.gif.png", "x.jfif.png", "x.jp2.png"]),
     ],
 )
@@ -49,3 +50,15 @@ def test_names_that_a_file_system_may_take_for_one(photos, names):
 
 def test_maps_are_png_whatever_the_photo():
     assert list(picture_names(["/a.jpg", "/a.png"], formats=PNG).values()) == ["a.jpg.png", "a.png"]
+
+
+def test_names_are_no_longer_than_file_systems_take():
+    photos = [f"/shoot/{'ü' * 125}{suffix}" for suffix in (".tif", ".tif#2", ".tif#3", ".webp", ".gif")]
+    names = picture_names(photos)
+    assert names[photos[0]] == f"{'ü' * 125}.tif"
+    assert names[photos[1]] == f"{'ü' * 122}.tif#2.png"
+    assert len(set(names.values())) == 5
+    assert max(len(name.encode()) for name in names.values()) <= 255
+    alike = picture_names([f"/shoot/{letter}{'n' * 250}.gif" for letter in "ab"])
+    assert len(set(alike.values())) == 2
+    assert max(map(len, alike.values())) <= 255

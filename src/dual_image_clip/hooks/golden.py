@@ -1,6 +1,7 @@
 """Golden samples: a few images known to be good, with which every image is compared."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,9 +149,10 @@ class GoldenImages:
         Raises:
             GoldenImageError: One of them is a file that golden images are drawn from.
         """
-        golden = {file_of(path)[0].resolve() for path in self._candidates}
+        # Unlike `resolve`, this does not end at links in a circle.
+        golden = {os.path.realpath(file_of(path)[0]) for path in self._candidates}
         for path in queries if golden else ():
-            if file_of(path)[0].resolve() in golden:
+            if os.path.realpath(file_of(path)[0]) in golden:
                 msg = f"{path} is to be scored, but it is among the golden images: move it out of one of the two sets"
                 raise GoldenImageError(msg)
 

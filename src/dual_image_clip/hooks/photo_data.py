@@ -1,5 +1,6 @@
 """Photos as data sets, read the same way wherever they come from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,15 @@ import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem, PredictDataset
 from torch.utils.data import Dataset
 
-from dual_image_clip.photos import PhotoReader, UnusableFile, UnusableImageError, decoding, find_photos, open_photo
+from dual_image_clip.photos import (
+    PhotoReader,
+    UnusableFile,
+    UnusableImageError,
+    decoding,
+    find_photos,
+    open_photo,
+    require_photos,
+)
 
 
 class PhotoFolder(Dataset):
@@ -23,11 +32,12 @@ class PhotoFolder(Dataset):
 
     Raises:
         FileNotFoundError: There is no such folder or file.
+        ValueError: There are no photos.
     """
 
     def __init__(self, source: str | Path) -> None:
         listing = find_photos(source)
-        self.image_filenames: list[str] = listing.photos
+        self.image_filenames: list[str] = require_photos(listing, source)
         self.unusable: list[UnusableFile] = listing.unusable
         self.results: list[str] = listing.results
         self.collate_fn = ImageBatch.collate
@@ -116,4 +126,20 @@ def unusable_items(dataset: Any, reader: PhotoReader) -> list[UnusableFile]:
             read_item(dataset, index, reader)
         except UnusableImageError as error:
             found.append(UnusableFile(name_of(dataset, index), error.reason))
+    return found
+
+
+def unusable_photos(names: Iterable[str], reader: PhotoReader) -> list[UnusableFile]:
+    """Reads photos and tells which cannot be used.
+
+    Args:
+        names: Image files.
+        reader: Reads them.
+    """
+    found = []
+    for name in names:
+        try:
+            reader.read(name)
+        except UnusableImageError as error:
+            found.append(UnusableFile(error.name, error.reason))
     return found

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from traceback import walk_stack, walk_tb
 from typing import Any
 
 from anomalib.data import AnomalibDataset, PredictDataset
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import is_distributed
-from dual_image_clip.hooks.photo_data import PhotoFolder, name_of, read_item, unusable_items
+from dual_image_clip.hooks.photo_data import PhotoFolder, name_of, read_item, unusable_items, unusable_photos
 from dual_image_clip.photos import PhotoReader, UnusableFile, UnusableImageError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,23 @@ class UnusableFiles(ChangesDataLoaders):
         self._stage = stage
         super().setup(trainer, pl_module, stage)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Replaces what anomalib raises where a data set lists files that are not there by an error that names them.
+
+        Args:
+            trainer: Not used.
+            pl_module: Not used.
+            exception: What ended the run.
+
+        Raises:
+            UnusableImageError: There are such files; all that cannot be used are named.
+        """
+        del trainer, pl_module
+        if isinstance(exception, FileNotFoundError):
+            *_, (frame, _) = walk_tb(exception.__traceback__)
+            if (names := getattr(frame.f_locals.get("samples"), "image_path", None)) is not None:
+                raise _all_of(unusable_photos(names, self.reader)) from None
+
     def applies_to(self, strategy: Strategy, stage: str) -> bool:
         """Everything but training; see :meth:`ChangesDataLoaders.applies_to`."""
         del strategy
@@ -72,11 +91,25 @@ class UnusableFiles(ChangesDataLoaders):
 
 def _whole_folder(dataset: PredictDataset) -> PredictDataset | PhotoFolder:
     """The folder that anomalib has listed, with the formats that it does not know and without own results."""
+    # Several processes have shared the list already.
+    if is_distributed() or dataset.transform is not None:
+        return dataset
     names = [str(name) for name in dataset.image_filenames]
-    # A single one may have been all that was asked for; several processes have shared the list already.
-    if len(names) == 1 or is_distributed() or dataset.transform is not None:
+    if (source := _asked_for()) and Path(names[0]).is_relative_to(source):
+        return PhotoFolder(source)
+    # A single one may have been all that was asked for.
+    if len(names) == 1:
         return dataset
     return PhotoFolder(os.path.commonpath([os.path.dirname(name) for name in names]) or os.curdir)  # noqa: PTH120
+
+
+def _asked_for() -> Path | None:
+    """The folder or file that the engine was told to predict on; anomalib forgets it once it has listed it."""
+    for frame, _ in walk_stack(None):
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("anomalib.engine.engine", "predict"):
+            source = frame.f_locals["data_path"]
+            return None if source is None else Path(source).resolve()
+    return None
 
 
 class PhotoBatches(DataLoader):

@@ -3,7 +3,7 @@
 :mod:`~dual_image_clip.photos.reading` has the rule for values of more than 8 bits, orientation and transparency.
 """
 
-from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos
+from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos, require_photos
 from dual_image_clip.photos.reading import (
     PhotoReader,
     UnusableImageError,
@@ -26,4 +26,5 @@ __all__ = [
     "image_to_tensor",
     "open_photo",
     "photo_size",
+    "require_photos",
 ]

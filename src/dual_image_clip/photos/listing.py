@@ -12,6 +12,7 @@ from dual_image_clip.photos.reading import UnusableImageError, open_photo, requi
 RECORD_NAME = ".dual-image-clip.json"
 """Name of the file by which a folder of results is known; what is in it is no photo."""
 
+_MOST_NAMED = 3
 _MOST_BROKEN_PAGES = 100
 _REDUCED = 1
 _SUBFILE_TYPE = 254
@@ -61,16 +62,35 @@ def find_photos(source: str | Path) -> PhotoList:
         raise FileNotFoundError(msg)
     found = PhotoList([], [], [])
     for path in _files(source, found) if source.is_dir() else [source]:
-        if (reason := why_not(path.suffix)) is not None:
-            found.unusable.append(UnusableFile(str(path), reason))
-        elif is_photo(path.suffix):
-            try:
-                require_file(path)
-            except UnusableImageError as error:
-                found.unusable.append(UnusableFile(error.name, error.reason))
-            else:
-                found.photos.extend(_pages(path))
+        if not is_photo(path.suffix) and why_not(path.suffix) is None:
+            continue
+        try:
+            require_file(path)
+        except UnusableImageError as error:
+            found.unusable.append(UnusableFile(error.name, error.reason))
+        else:
+            found.photos.extend(_pages(path))
     return found
+
+
+def require_photos(listing: PhotoList, source: str | Path) -> list[str]:
+    """Refuses to work on nothing.
+
+    Args:
+        listing: What was found.
+        source: Where.
+
+    Returns:
+        Photos, at least one.
+
+    Raises:
+        ValueError: There are none; some of the files that are of no use are named.
+    """
+    if not listing.photos:
+        reasons = "".join(f"; {each.path} {each.reason}" for each in listing.unusable[:_MOST_NAMED])
+        msg = f"no photos in {source} or its subfolders (such as .png, .jpg, .tif){reasons}"
+        raise ValueError(msg)
+    return listing.photos
 
 
 def _files(folder: Path, found: PhotoList) -> Iterator[Path]:

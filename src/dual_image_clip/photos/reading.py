@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
-from dual_image_clip.photos.formats import FORMATS, is_photo, register_optional
+from dual_image_clip.photos.formats import FORMATS, is_photo, register_optional, why_not
 
 register_optional()
 # Pillow warns of half the size that it refuses.
@@ -189,15 +189,17 @@ def _turn_to(image: Image.Image, page: int) -> None:
 
 
 def require_file(path: Path, name: str | Path | None = None) -> None:
-    """Refuses what cannot be a photo before it is opened: a pipe would wait for somebody to write.
+    """Refuses what is no photo before it is opened: a pipe would wait for somebody to write, a raw file has a preview.
 
     Args:
         path: The file.
         name: What its user calls the photo, else the path.
 
     Raises:
-        UnusableImageError: It is no file, or there is none.
+        UnusableImageError: It is no file or one of a camera's own format, or there is none.
     """
+    if (reason := why_not(path.suffix)) is not None:
+        raise UnusableImageError(name or path, reason)
     if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
         raise UnusableImageError(name or path, "is a link to a file that is not there")
     with decoding(name or path):

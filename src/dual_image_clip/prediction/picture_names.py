@@ -11,6 +11,9 @@ PNG = frozenset((".png",))
 DRAWABLE = PNG | {".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of pictures that any build of Pillow writes."""
 
+# Bytes of a name.
+_LONGEST = 255
+
 
 def picture_names(
     photos: Iterable[str],
@@ -32,15 +35,16 @@ def picture_names(
     """
     photos = sorted(set(photos))
     root = common_folder(photos)
-    names: dict[str, str] = {}
-    taken: set[str] = set()
+    wanted: dict[str, Path] = {}
     for photo in photos:
         if dataset and dataset.lower() in map(str.lower, Path(photo).parent.parts):
             name = generate_output_filename(photo, "", dataset, category, mkdir=False)
         else:
             name = place_below(photo, root)
-        names[photo] = _unlike(_drawable(name, formats), taken).as_posix()
-    return names
+        wanted[photo] = _drawable(name, formats)
+    # A folder may be called as the picture of a photo beside it is.
+    taken = {_key(folder) for name in wanted.values() for folder in name.parents}
+    return {photo: _unlike(name, taken).as_posix() for photo, name in wanted.items()}
 
 
 def picture_name(photo: str, formats: Set[str] = DRAWABLE) -> str:
@@ -71,14 +75,24 @@ def place_below(photo: str, folder: str) -> Path:
 
 
 def _drawable(name: Path, formats: Set[str]) -> Path:
-    return name if name.suffix.lower() in formats else name.with_name(f"{name.name}.png")
+    return name if name.suffix.lower() in formats else _short(name.with_name(f"{name.name}.png"))
+
+
+def _short(name: Path) -> Path:
+    """A name that file systems take: of a longer one the end, which tells pages apart."""
+    letters = os.fsencode(name.name)
+    return name if len(letters) <= _LONGEST else name.with_name(letters[-_LONGEST:].decode(errors="ignore"))
 
 
 def _unlike(name: Path, taken: set[str]) -> Path:
     """The name, or one with a number, that no file system takes for one of those taken."""
     candidate, count = name, 1
-    while (key := normalize("NFC", candidate.as_posix().casefold())) in taken:
+    while _key(candidate) in taken:
         count += 1
-        candidate = name.with_stem(f"{name.stem} ({count})")
-    taken.add(key)
+        candidate = _short(name.with_stem(f"{name.stem} ({count})"))
+    taken.add(_key(candidate))
     return candidate
+
+
+def _key(name: Path) -> str:
+    return normalize("NFC", name.as_posix().casefold())
