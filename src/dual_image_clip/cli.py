@@ -285,14 +285,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _find_photos(folder: Path) -> list[str]:
-    from dual_image_clip.photos import find_photos
+    from dual_image_clip.photos import find_photos, require_photos
 
-    found = find_photos(folder)
-    if not found.photos:
-        reasons = "".join(f"; {each.path} {each.reason}" for each in found.unusable[:_TOP])
-        msg = f"no photos in {folder} or its subfolders (such as .png, .jpg, .tif){reasons}"
-        raise CommandError(msg)
-    return found.photos
+    try:
+        return require_photos(find_photos(folder), folder)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _require_own(output: Path, pictures: Sequence[Path], photos: Sequence[str]) -> None:
