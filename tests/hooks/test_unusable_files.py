@@ -71,6 +71,17 @@ def test_a_test_reads_what_the_stock_reader_spoils(tmp_path):
     assert first.image.mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_test_says_which_formats_are_left_out(tmp_path, caplog):
+    dataset = labelled(tmp_path, broken=0)
+    batches(dataset, "test")
+    assert "left out" not in caplog.text
+    for name in ("b.avif", "a.gif"):
+        save(draw_plate(9)[0], tmp_path / "good" / name)
+    batches(dataset, "test")
+    assert "2 photo(s) of formats that anomalib does not list are left out of the test, the first:" in caplog.text
+    assert caplog.text.rstrip().endswith("a.gif")
+
+
 def test_other_loaders_are_left_alone():
     policy = UnusableFiles(PhotoReader())
     loader = DataLoader([1, 2, 3])

@@ -63,6 +63,26 @@ def test_an_empty_folder_is_named(workspace, tmp_path):
         score(workspace / "nothing", tmp_path)
 
 
+def test_formats_that_anomalib_does_not_list_are_seen_above_those_that_it_does(workspace, tmp_path):
+    folder = make_photos(workspace / "photos" / "below", normal=2, defective=0).parent
+    save(draw_plate(7)[0], folder / "above.gif")
+    assert {Path(name).name for name in score(folder, tmp_path)} == {"above.gif", "plate_000.png", "plate_001.png"}
+    # A single file is asked for with all of its pages, and with nothing beside it.
+    pages = [Image.fromarray(draw_plate(seed)[0]) for seed in range(2)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
+    found = score(folder / "pages.tif", tmp_path)
+    assert [Path(name).name for name in found] == ["pages.tif", "pages.tif#2"]
+
+
+def test_a_link_to_nothing_is_named_in_a_test_run(mvtec, tmp_path):
+    (mvtec / "bottle" / "test" / "good" / "gone.png").symlink_to("nowhere.png")
+    not_an_image(mvtec / "bottle" / "test" / "good")
+    with pytest.raises(UnusableImageError, match=r"^2 image file\(s\) cannot be used") as caught:
+        make_engine(tmp_path).test(model=make_model(), datamodule=make_data(mvtec))
+    assert "gone.png is a link to a file that is not there" in str(caught.value)
+    assert "broken.png cannot be read as an image" in str(caught.value)
+
+
 def test_an_image_smaller_than_a_patch_is_named_and_passed_over(photos, tmp_path, caplog):
     before = score(photos, tmp_path)
     # The first file that the first photo would be compared with.

@@ -17,11 +17,12 @@ from anomalib.data import AnomalibDataset, PredictDataset
 from lightning import LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import is_distributed
 from dual_image_clip.hooks.photo_data import PhotoFolder, name_of, read_item, unusable_items, unusable_photos
-from dual_image_clip.photos import PhotoReader, UnusableFile, UnusableImageError
+from dual_image_clip.photos import PhotoReader, UnusableFile, UnusableImageError, is_photo
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class UnusableFiles(ChangesDataLoaders):
         ):
             return dataloader
         if self._stage != "predict":
+            if self._stage == "test" and isinstance(dataset, AnomalibDataset):
+                _say_what_is_left_out(dataset)
             return PhotoBatches(dataloader, dataset, self.reader, passed_over=None)
         if isinstance(dataset, PredictDataset):
             dataset = _whole_folder(dataset)
@@ -87,6 +90,19 @@ class UnusableFiles(ChangesDataLoaders):
             for folder in dataset.results:
                 logger.warning("%s holds results of an earlier run and is left out.", folder)
         return PhotoBatches(dataloader, dataset, self.reader, self.passed_over)
+
+
+def _say_what_is_left_out(dataset: AnomalibDataset) -> None:
+    """Names the photos of formats that anomalib does not list, beside those that it does."""
+    listed = {Path(name) for name in dataset.samples.image_path}
+    beside = {file for folder in {name.parent for name in listed} for file in folder.iterdir()} - listed
+    left_out = [file for file in sorted(beside) if is_photo(file.suffix) and file.suffix.lower() not in IMG_EXTENSIONS]
+    if left_out:
+        logger.warning(
+            "%d photo(s) of formats that anomalib does not list are left out of the test, the first: %s",
+            len(left_out),
+            left_out[0],
+        )
 
 
 def _whole_folder(dataset: PredictDataset) -> PredictDataset | PhotoFolder:

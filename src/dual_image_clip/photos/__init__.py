@@ -3,6 +3,7 @@
 :mod:`~dual_image_clip.photos.reading` has the rule for values of more than 8 bits, orientation and transparency.
 """
 
+from dual_image_clip.photos.formats import is_photo
 from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos, require_photos
 from dual_image_clip.photos.reading import (
     PhotoReader,
@@ -24,6 +25,7 @@ __all__ = [
     "file_of",
     "find_photos",
     "image_to_tensor",
+    "is_photo",
     "open_photo",
     "photo_size",
     "require_photos",
