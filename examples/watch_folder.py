@@ -10,13 +10,17 @@ Example:
 
 import argparse
 import csv
+import io
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from anomalib.data.utils.image import is_image_file
+from filelock import FileLock, Timeout
 
 from dual_image_clip import DualImageCLIP
 from dual_image_clip.photos import UnusableImageError
@@ -40,16 +44,22 @@ def main() -> None:
     if not arguments.folder.is_dir():
         parser.error(f"there is no folder {arguments.folder}")
     logging.getLogger("anomalib").setLevel(logging.WARNING)
+    # A name of a file may hold any bytes.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        results = Results(arguments.csv)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
     model = DualImageCLIP(class_name=arguments.class_name, backbone=arguments.backbone)
     detector = StreamingDetector(model, arguments.references)
-    done = files_in(arguments.csv)
-    with arguments.csv.open("a", newline="") as results:
-        try:
-            for path in complete_files(arguments.folder.resolve(), done, arguments.interval, arguments.once):
-                process(path, detector, results)
-        except KeyboardInterrupt:
-            print("ended")
+    try:
+        for path in complete_files(arguments.folder.resolve(), results.files, arguments.interval, arguments.once):
+            process(path, detector, results)
+    except KeyboardInterrupt:
+        print("ended")
+    if results.waiting:
+        sys.exit(f"{len(results.waiting)} result(s) could not be written to {arguments.csv}:\n{results.text()}")
 
 
 def complete_files(folder: Path, done: set[Path], interval: float, once: bool) -> Iterator[Path]:
@@ -68,9 +78,19 @@ def complete_files(folder: Path, done: set[Path], interval: float, once: bool) -
     """
     before = stamps(folder)
     wanted = set(before)
+    missing = ""
     while not once or wanted - done:
         time.sleep(interval)
-        now = stamps(folder)
+        try:
+            now = stamps(folder)
+        except OSError as error:
+            # A network drive may come back, and what it holds has been scored.
+            if missing != (missing := f"{folder} cannot be read: {error.strerror}"):
+                print(missing, flush=True)
+            if once:
+                return
+            continue
+        missing = ""
         # What has been removed is forgotten, so that a watch of years needs no more memory than the folder has files.
         done &= set(now)
         wanted &= set(now)
@@ -87,14 +107,71 @@ def stamps(folder: Path) -> dict[Path, Stamp]:
     for path in filter(is_image_file, folder.iterdir()):
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:
             continue
         if path.is_file() and status.st_size:
             found[path] = (status.st_mtime_ns, status.st_size)
     return found
 
 
-def process(path: Path, detector: StreamingDetector, results: TextIO) -> None:
+class Results:
+    """The CSV file of results, to which rows are only added, by one watch at a time.
+
+    Args:
+        path: The file, which need not exist.
+
+    Attributes:
+        files: The files of its complete rows.
+        waiting: Rows that could not be written yet, such as to a full disk; the next row takes them along.
+
+    Raises:
+        ValueError: It is a file of another kind, or another watch writes to it.
+        OSError: It cannot be read, or nothing can be written beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.waiting: list[tuple] = []
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), 0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            msg = f"another watch is writing to {path}: choose another --csv"
+            raise ValueError(msg) from None
+        text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+        header = ",".join(COLUMNS)
+        if text.startswith(f"{header}\n"):
+            self._missing = "" if text.endswith("\n") else "\r\n"
+        elif header.startswith(text):
+            self._missing = f"{header[len(text) :]}\r\n"
+        else:
+            msg = f"{path} is there already and holds no results of a watch: move it away, or choose another --csv"
+            raise ValueError(msg)
+        # A row that a crash has cut off is no result.
+        self.files = {Path(row["file"]) for row in csv.DictReader(io.StringIO(text)) if row["references"]}
+
+    def append(self, row: tuple) -> None:
+        """Adds a row, or keeps it."""
+        self.waiting.append(row)
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(self._missing + self.text())
+        except OSError as error:
+            print(f"{self._path}: {error.strerror}; {len(self.waiting)} result(s) wait", flush=True)
+            with suppress(OSError):
+                os.truncate(self._path, size)
+        else:
+            self.waiting, self._missing = [], ""
+
+    def text(self) -> str:
+        """The rows that wait."""
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(self.waiting)
+        return text.getvalue()
+
+
+def process(path: Path, detector: StreamingDetector, results: Results) -> None:
     """Scores a file, prints the result and appends it to the results."""
     try:
         result = detector(path)
@@ -105,27 +182,14 @@ def process(path: Path, detector: StreamingDetector, results: TextIO) -> None:
         print(f"{path.name}: {error}", flush=True)
         return
     print(describe(path, result), flush=True)
-    writer = csv.writer(results)
-    if not results.tell():
-        writer.writerow(COLUMNS)
     verdict = "anomalous" if result.label else "normal"
-    writer.writerow([path, f"{result.score:.6f}", f"{result.threshold:.6f}", verdict, result.num_references])
-    # A crash must not lose what was printed.
-    results.flush()
+    results.append((path, f"{result.score:.6f}", f"{result.threshold:.6f}", verdict, result.num_references))
 
 
 def describe(path: Path, result: StreamingResult) -> str:
     """A line for people."""
     verdict = "ANOMALOUS" if result.label else "normal"
     return f"{path.name}: {verdict}, score {result.score:.3f}, threshold {result.threshold:.3f}"
-
-
-def files_in(results: Path) -> set[Path]:
-    """The files that an earlier run scored."""
-    if not results.exists():
-        return set()
-    with results.open(newline="") as rows:
-        return {Path(row["file"]) for row in csv.DictReader(rows)}
 
 
 if __name__ == "__main__":

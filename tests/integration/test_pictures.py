@@ -2,9 +2,6 @@
 
 import gc
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ from dual_image_clip.prediction import HeatmapVisualizer, OutputError
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.helpers import make_data, make_engine, make_model
-from tests.integration.commands import rows_of
+from tests.integration.commands import files_of_at_most, rows_of
 
 QUICK = ["--backbone", EMBEDDED, "--adaptation-steps", "0"]
 STOCK = ["predict", "--model", "DualImageCLIP", "--model.backbone", EMBEDDED, "--model.adaptation_steps", "0"]
@@ -159,17 +156,6 @@ def test_maps_hold_what_the_engine_predicts(photos, tmp_path):
         # Photos of 120 × 120 pixels are scored at 240 × 240.
         assert saved.shape == (120, 120)
         assert np.abs(saved - batch.anomaly_map[0].reshape(120, 2, 120, 2).mean((1, 3)).numpy()).max() < 0.02
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Every larger file fails to be written, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_cannot_be_written_is_said_and_the_rest_is_there(workspace, capfd, caplog):

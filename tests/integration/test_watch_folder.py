@@ -15,7 +15,7 @@ from dual_image_clip.streaming import StreamingDetector
 from dual_image_clip.weights import EMBEDDED
 from examples import watch_folder
 from tests.drawn_data import draw_plate, make_photos, save
-from tests.integration.commands import hear_ctrl_c, rows_of
+from tests.integration.commands import files_of_at_most, hear_ctrl_c, rows_of
 
 SCRIPT = Path(watch_folder.__file__)
 ARGUMENTS = ["--class-name", "plate", "--backbone", EMBEDDED, "--interval", "0.1"]
@@ -96,6 +96,92 @@ def test_a_folder_that_is_none_is_named(workspace):
     assert "nowhere" in result.stderr
 
 
+# The file of results
+
+ROWS = [(Path(f"/photos/{name}.png"), "0.500000", "1.000000", "normal", 0) for name in "abc"]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_rows_are_added_and_known_after_a_restart(tmp_path):
+    results = watch_folder.Results(tmp_path / "results.csv")
+    assert results.files == set()
+    for row in ROWS[:2]:
+        results.append(row)
+    del results
+    again = watch_folder.Results(tmp_path / "results.csv")
+    assert again.files == {ROWS[0][0], ROWS[1][0]}
+    again.append(ROWS[2])
+    assert [row["file"] for row in rows_of(tmp_path / "results.csv")] == [str(row[0]) for row in ROWS]
+
+
+@pytest.mark.parametrize("content", ["name,price\nnut,1\n", "file,score,remark\n", "\n", "just text"])
+def test_somebody_elses_file_is_refused_and_left(tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=r"results\.csv is there already and holds no results of a watch: move it away"
+    ):
+        watch_folder.Results(path)
+    assert path.read_text() == content
+
+
+def test_the_command_refuses_before_a_model_is_loaded(tmp_path, monkeypatch, capsys):
+    (tmp_path / "list.csv").write_text("somebody's own")
+    monkeypatch.setattr(watch_folder, "DualImageCLIP", lambda **_: pytest.fail("was loaded"))
+    monkeypatch.setattr(
+        sys, "argv", ["watch", str(tmp_path), "--class-name", "nut", "--csv", str(tmp_path / "list.csv")]
+    )
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    with pytest.raises(SystemExit):
+        watch_folder.main()
+    assert "list.csv is there already" in capsys.readouterr().err
+    assert (tmp_path / "list.csv").read_text() == "somebody's own"
+
+
+@pytest.mark.parametrize("length", range(0, 115, 6))
+def test_a_row_that_was_cut_off_is_written_anew_and_costs_no_other(tmp_path, length):
+    whole = tmp_path / "whole.csv"
+    results = watch_folder.Results(whole)
+    for row in ROWS[:2]:
+        results.append(row)
+    path = tmp_path / "results.csv"
+    path.write_bytes(whole.read_bytes()[:length])
+    results = watch_folder.Results(path)
+    for row in ROWS:
+        if row[0] not in results.files:
+            results.append(row)
+    complete = [row["file"] for row in rows_of(path) if row["references"]]
+    assert complete == [str(row[0]) for row in ROWS]
+    assert lines(path).count(",".join(watch_folder.COLUMNS)) == 1
+
+
+def test_results_of_a_full_disk_are_kept_and_written_later(tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    results = watch_folder.Results(path)
+    results.append(ROWS[0])
+    before = path.read_bytes()
+    with files_of_at_most(len(before) + 9):
+        results.append(ROWS[1])
+    assert path.read_bytes() == before
+    assert capsys.readouterr().out == f"{path}: File too large; 1 result(s) wait\n"
+    results.append(ROWS[2])
+    assert [row["file"] for row in rows_of(path)] == [str(row[0]) for row in ROWS]
+    assert results.waiting == []
+
+
+def test_two_watches_do_not_share_a_file(tmp_path):
+    first = watch_folder.Results(tmp_path / "results.csv")
+    script = "import sys; from examples.watch_folder import Results; Results(__import__('pathlib').Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, tmp_path / "results.csv"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPT.parents[1])
+    assert "another watch is writing to" in result.stderr
+    first.append(ROWS[0])
+    assert len(rows_of(tmp_path / "results.csv")) == 1
+
+
 # Which files are complete
 
 
@@ -174,6 +260,24 @@ def test_a_file_that_is_removed_is_not_waited_for_and_may_come_again(tmp_path, m
     grow(path)()
     steps = [nothing, nothing, path.unlink, grow(path), nothing]
     assert watched(tmp_path, monkeypatch, *steps) == ["image.png", "image.png", "interrupted"]
+
+
+def test_a_folder_that_is_away_for_a_while_is_not_scored_again(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "share"
+    folder.mkdir()
+    grow(folder / "a.png")()
+
+    def go() -> None:
+        folder.rename(tmp_path / "away")
+
+    def come() -> None:
+        (tmp_path / "away").rename(folder)
+        grow(folder / "b.png")()
+
+    assert watched(folder, monkeypatch, nothing, go, nothing, come, nothing) == ["a.png", "b.png", "interrupted"]
+    assert capsys.readouterr().out == f"{folder} cannot be read: No such file or directory\n"
+    (folder / "c.png").write_bytes(b"x")
+    assert watched(folder, monkeypatch, go, once=True) == []
 
 
 def test_empty_files_folders_and_other_files_are_passed_over(tmp_path, monkeypatch):
