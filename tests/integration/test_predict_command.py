@@ -111,7 +111,7 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
     assert all(f"{score:.3f}" in own.stdout for score in scores[:3])
     assert [name in own.stdout for name in names(workspace / "own" / "predictions.csv")[:4]] == [True] * 3 + [False]
     assert own.stdout.index("own/report.html") > own.stdout.index("spoilt_000.png")
-    assert re.search(r"Predicting .* 1[5-9]/19 \d:\d\d:\d\d • \d:\d\d:\d\d", own.stdout)
+    assert re.search(r"Predicting .* 19/19 \d:\d\d:\d\d • \d:\d\d:\d\d", own.stderr)
     assert "Traceback" not in own.stderr
 
     # The report
@@ -243,6 +243,14 @@ def test_results_are_replaced_and_no_other_file_is(workspace, photos, capfd):
 def test_a_mistake_leaves_no_traceback_in_a_process_of_its_own(workspace):
     result = run([*OWN, "nowhere", *NAME])
     assert (result.returncode, result.stderr) == (2, "dual-image-clip: error: there is no folder nowhere\n")
+
+
+def test_debug_shows_where_a_mistake_was_found(workspace, capfd):
+    assert main(["predict", "nowhere", *NAME, "--debug"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any("in _check" in line for line in lines)
+    assert lines[-1] == "dual-image-clip: error: there is no folder nowhere"
 
 
 def test_the_help_says_what_comes_out():
