@@ -70,6 +70,7 @@ def _extend(module: "ModuleType") -> None:
 
         try:
             _load("dual_image_clip.hooks", "tell_mistakes_early")(module.AnomalibCLI)
+            _load("dual_image_clip.hooks", "predict_whole_folders")(module.AnomalibCLI)
             setattr(module, "main", partial(_load("dual_image_clip.mistakes", "run"), module.main))  # noqa: B010
         except Exception as error:
             _tell_failure("its checks", error)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import ImageBatch
 from PIL import Image
 
@@ -14,6 +15,7 @@ from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.helpers import assert_same, make_data, make_engine, make_model, predict
+from tests.integration.commands import rows_of
 
 
 def score(photos: Path, folder: Path, **arguments) -> dict[str, ImageBatch]:
@@ -167,3 +169,19 @@ def test_too_many_references_are_refused_before_anything_is_scored(photos, tmp_p
 def test_wrong_arguments(arguments, culprit, workspace):
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=culprit):
         DualImageCLIP(**{"backbone": EMBEDDED, **arguments} if "pretrained" not in arguments else arguments)
+
+
+def test_a_link_to_nothing_and_a_folder_named_like_a_photo_do_not_end_the_stock_command(photos, workspace):
+    (photos / "gone.png").symlink_to("nowhere.png")
+    save(draw_plate(7)[0], photos / "folder.png" / "inside.gif")
+    settings = ["--model", "DualImageCLIP", "--model.backbone", EMBEDDED, "--model.adaptation_steps", "0"]
+    AnomalibCLI(["predict", *settings, "--data", str(photos)])
+    results = Path("results", "DualImageCLIP", "latest")
+    assert len(rows_of(results / "predictions.csv")) == 12
+    assert "gone.png</td><td>is a link to a file that is not there" in (results / "report.html").read_text()
+
+
+def test_a_folder_without_photos_ends_the_stock_command(workspace):
+    (workspace / "nothing").mkdir()
+    with pytest.raises(ValueError, match=r"no photos in .*nothing"):
+        AnomalibCLI(["predict", "--model", "DualImageCLIP", "--model.backbone", EMBEDDED, "--data", "nothing"])

@@ -17,7 +17,7 @@ from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.progress_bar import PhotoProgressBar
 from dual_image_clip.hooks.sample_order import shuffle_samples
-from dual_image_clip.hooks.stock_command import tell_mistakes_early
+from dual_image_clip.hooks.stock_command import predict_whole_folders, tell_mistakes_early
 from dual_image_clip.hooks.unusable_files import UnusableFiles
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "make_latest",
     "paper_metrics",
     "pixel_scores",
+    "predict_whole_folders",
     "read_item",
     "require_enough_images",
     "shuffle_samples",

@@ -11,6 +11,7 @@ from typing import Any
 from dual_image_clip.hooks.before_run import require_lasting_processes
 from dual_image_clip.hooks.categories import category_fault, require_known_category
 from dual_image_clip.hooks.distributed import require_image_for_each
+from dual_image_clip.hooks.photo_data import PhotoFolder
 from dual_image_clip.photos import find_photos
 
 _MODEL = "DualImageCLIP"
@@ -38,6 +39,23 @@ def tell_mistakes_early(command: Any) -> None:
         instantiate(self)
 
     command.__init__, command.before_instantiate_classes = begin_with_explanations, check_and_instantiate
+
+
+def predict_whole_folders(command: Any) -> None:
+    """Has anomalib's command list a folder for this model as this package does; its own list ends at a link to nothing.
+
+    Args:
+        command: The class ``AnomalibCLI``, changed in place.
+    """
+    prepare = command._prepare_subcommand_kwargs
+
+    def prepare_with_photos(self: Any, subcommand: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = prepare(self, subcommand)
+        if subcommand == "predict" and type(arguments["model"]).__name__ == _MODEL and "data_path" in arguments:
+            arguments["dataset"] = PhotoFolder(Path(arguments.pop("data_path")).resolve())
+        return arguments
+
+    command._prepare_subcommand_kwargs = prepare_with_photos
 
 
 def _check(settings: Any) -> None:
