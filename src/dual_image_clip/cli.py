@@ -295,10 +295,13 @@ def _find_photos(folder: Path) -> list[str]:
 
 def _require_own(output: Path, pictures: Sequence[Path], photos: Sequence[str]) -> None:
     """Makes sure that nothing of the user's is in the place of a result."""
+    from dual_image_clip.hooks import make_latest
     from dual_image_clip.prediction import CSV_NAME, PNG, REPORT_NAME, OutputError, OutputFolder, picture_names
 
     names = picture_names(photos), picture_names(photos, formats=PNG)
     try:
+        if output == _DEFAULT_OUTPUT:
+            make_latest(output)
         output.mkdir(parents=True, exist_ok=True)
         OutputFolder(output).require_own((CSV_NAME, REPORT_NAME))
         for folder, written in zip(pictures, names, strict=False):
