@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dual_image_clip.photos import RECORD_NAME, find_photos
+from dual_image_clip.prediction.heatmaps import encoded
 from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
+from tests.integration.commands import files_of_at_most
 
 
 def write(folder: Path, *names: str) -> OutputFolder:
@@ -240,6 +244,18 @@ def test_a_file_is_written_as_a_whole_or_stays_as_it_was(tmp_path):
     assert output.failures == [f"{tmp_path / 'a.csv'}: No space left on device"]
     assert (tmp_path / "a.csv").read_text() == "earlier"
     assert files(tmp_path) == [RECORD_NAME, "a.csv"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif", "a.webp"])
+def test_a_picture_for_whose_last_bytes_there_is_no_room_is_not_written(tmp_path, name):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), dtype=np.uint8))
+    output = OutputFolder(tmp_path)
+    output.claim([name])
+    assert output.write(name, encoded(picture, name))
+    with files_of_at_most((tmp_path / name).stat().st_size - 1):
+        assert not output.write(name, encoded(picture, name))
+    assert output.failures == [f"{tmp_path / name}: File too large"]
+    Image.open(tmp_path / name).load()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '["a.png"]', "[1, 2]", '["a.png", ["b"]]', "\0"])

@@ -189,7 +189,7 @@ class HeatmapVisualizer(ImageVisualizer):
         name = self._names.setdefault(photo, picture_name(photo))
         if scores is not None:
             item.pred_mask = torch.zeros_like(anomaly_map, dtype=torch.bool)
-        if self._heatmaps.write(name, _encoded(draw_panels(self, item, panel), name)):
+        if self._heatmaps.write(name, encoded(draw_panels(self, item, panel), name)):
             self._written.add(photo)
             if scores is not None:
                 # The largest values, so that no place is lost.
@@ -197,7 +197,7 @@ class HeatmapVisualizer(ImageVisualizer):
                 self._unmasked[photo] = _Unmasked(panel, small)
         if self.maps_dir:
             map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
-            self._maps.write(map_name, _encoded(_sixteen_bits(anomaly_map, size), map_name))
+            self._maps.write(map_name, encoded(_sixteen_bits(anomaly_map, size), map_name))
 
     def _add_mask(self, photo: str, panel: tuple[int, int], mask: Tensor) -> None:
         name = self._names[photo]
@@ -207,11 +207,19 @@ class HeatmapVisualizer(ImageVisualizer):
         except UnusableImageError as error:
             self._heatmaps.failures.append(str(error))
         else:
-            self._heatmaps.write(name, _encoded(complete, name))
+            self._heatmaps.write(name, encoded(complete, name))
 
 
-def _encoded(picture: Image.Image, name: str) -> Callable[[Path], object]:
-    """Writes a picture in the format that its name tells."""
+def encoded(picture: Image.Image, name: str) -> Callable[[Path], object]:
+    """Encodes a picture, to be written by an :class:`~dual_image_clip.prediction.OutputFolder`.
+
+    Args:
+        picture: The picture.
+        name: Its file, whose suffix tells the format.
+
+    Returns:
+        Writes it at a path.
+    """
     file = io.BytesIO()
     picture.save(file, Image.registered_extensions()[Path(name).suffix.lower()])
     # Pillow itself, where it writes JPEG, BMP and TIFF, does not notice that the disk is full before the last bytes.
