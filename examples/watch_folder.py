@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from anomalib.data.utils.image import is_image_file
 from filelock import FileLock, Timeout
 
 from dual_image_clip import DualImageCLIP
-from dual_image_clip.photos import UnusableImageError
+from dual_image_clip.photos import UnusableImageError, is_photo, why_not
 from dual_image_clip.streaming import StreamingDetector, StreamingResult
 
 COLUMNS = ("file", "score", "threshold", "label", "references")
@@ -102,9 +101,11 @@ def complete_files(folder: Path, done: set[Path], interval: float, once: bool) -
 
 
 def stamps(folder: Path) -> dict[Path, Stamp]:
-    """Time of change and size of each image file that is not empty."""
+    """Time of change and size of each image file that is not empty, also of those that can only be named."""
     found = {}
-    for path in filter(is_image_file, folder.iterdir()):
+    for path in folder.iterdir():
+        if not is_photo(path.suffix) and why_not(path.suffix) is None:
+            continue
         try:
             status = path.stat()
         except OSError:

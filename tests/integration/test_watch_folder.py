@@ -286,3 +286,18 @@ def test_empty_files_folders_and_other_files_are_passed_over(tmp_path, monkeypat
     (tmp_path / "image.png.part").write_text("x")
     (tmp_path / "results.csv").write_text("x")
     assert watched(tmp_path, monkeypatch, nothing, nothing) == ["interrupted"]
+
+
+@pytest.mark.parametrize("name", ["camera.NEF", "moving.gif", "photo.jp2"])
+def test_every_format_of_a_photo_is_scored_or_named(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("x")
+    assert name in watched(tmp_path, monkeypatch, nothing, nothing)
+
+
+def test_a_file_that_cannot_be_read_is_told_why(tmp_path, capsys):
+    (tmp_path / "camera.nef").write_text("raw")
+    model = DualImageCLIP(class_name="plate", backbone=EMBEDDED)
+    results = watch_folder.Results(tmp_path / "results.csv")
+    watch_folder.process(tmp_path / "camera.nef", StreamingDetector(model), results)
+    assert "camera.nef is a camera's raw file: develop it to TIFF or PNG first" in capsys.readouterr().out
+    assert not results.waiting

@@ -3,7 +3,7 @@
 :mod:`~dual_image_clip.photos.reading` has the rule for values of more than 8 bits, orientation and transparency.
 """
 
-from dual_image_clip.photos.formats import is_photo
+from dual_image_clip.photos.formats import is_photo, why_not
 from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos, require_photos
 from dual_image_clip.photos.reading import (
     PhotoReader,
@@ -29,4 +29,5 @@ __all__ = [
     "open_photo",
     "photo_size",
     "require_photos",
+    "why_not",
 ]
