@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem, PredictDataset
 from torch.utils.data import Dataset
+from torchvision.tv_tensors import Mask
 
 from dual_image_clip.photos import (
     PhotoReader,
@@ -15,6 +16,7 @@ from dual_image_clip.photos import (
     decoding,
     find_photos,
     open_photo,
+    read_mask,
     require_photos,
 )
 
@@ -92,10 +94,13 @@ def _read_labelled(dataset: AnomalibDataset, index: int, reader: PhotoReader) ->
                 image.load()
         raise
     if own is not None:
-        item.image = dataset.augmentations(own) if dataset.augmentations else own
-        if item.gt_mask is not None and not item.gt_mask.any():
-            # That of a good image is made in the size that the stock reader has found.
-            item.gt_mask = torch.zeros(item.image.shape[-2:], dtype=item.gt_mask.dtype)
+        # That of a good image is made in the size that the stock reader has found.
+        mask = torch.zeros(own.shape[-2:], dtype=torch.uint8)
+        if item.gt_mask is not None and item.gt_label:
+            mask = read_mask(dataset.samples.iloc[index].mask_path, name)
+        both: Any = (own, Mask(mask))
+        item.image, mask = dataset.augmentations(*both) if dataset.augmentations else both
+        item.gt_mask = None if item.gt_mask is None else mask
     return item
 
 

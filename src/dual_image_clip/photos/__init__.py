@@ -13,6 +13,7 @@ from dual_image_clip.photos.reading import (
     image_to_tensor,
     open_photo,
     photo_size,
+    read_mask,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "is_photo",
     "open_photo",
     "photo_size",
+    "read_mask",
     "require_photos",
     "why_not",
 ]

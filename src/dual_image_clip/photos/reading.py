@@ -223,6 +223,29 @@ def photo_size(name: str | Path) -> tuple[int, int]:
         return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
+def read_mask(path: str | Path, photo: str | Path) -> Tensor:
+    """Reads the ground truth of a photo, turned with it where it lies as the sensor does.
+
+    Args:
+        path: Image file of the mask; whatever is not black counts.
+        photo: The photo.
+
+    Returns:
+        Mask of 0 and 1, ``(H, W)``. Where its size does not tell how it lies, it is taken to lie as the photo is seen.
+
+    Raises:
+        UnusableImageError: One of the two cannot be decoded, or there is none.
+    """
+    height, width = photo_size(photo)
+    with open_photo(photo) as image:
+        turn = _TURNS.get(_orientation(image))
+    with open_photo(path) as image:
+        mask = image.convert("L")
+        if turn is not None and (mask.width, mask.height) == (height, width) != (width, height):
+            mask = mask.transpose(turn)
+        return (pil_to_tensor(mask)[0] > 0).to(torch.uint8)
+
+
 @contextmanager
 def decoding(name: str | Path) -> Iterator[None]:
     """Turns whatever is raised inside because a file cannot be decoded into one error.
