@@ -322,7 +322,7 @@ def _quieten() -> None:
 
 
 def _summarise(outcome: "Outcome", written: Mapping[str, Path]) -> None:
-    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, printable
+    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, on_one_line
 
     labels = f"{outcome.num_anomalous} anomalous"
     if outcome.threshold is None:
@@ -332,7 +332,7 @@ def _summarise(outcome: "Outcome", written: Mapping[str, Path]) -> None:
         _say(f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at.")
     _say("Most suspicious:")
     for each in outcome.predictions[:_TOP]:
-        _say(f"  {each.score:.3f}  {each.label}  {printable(each.path)}")
+        _say(f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}")
     for title, name in (("Report: ", REPORT_NAME), ("List:   ", CSV_NAME)):
         if name in written:
             _say(f"{title}{written[name]}")

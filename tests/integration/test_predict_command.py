@@ -307,3 +307,13 @@ def test_grey_sixteen_bit_photos_are_shown_as_they_are_scored(workspace):
     (shown,) = [image["src"] for image in page.named("img") if image["alt"] == "half.png"]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.split(",")[1]))))
     assert abs(float(picture.mean()) - 128) < 3
+
+
+def test_a_line_break_in_a_name_is_none_in_what_is_said(workspace, capsys, caplog):
+    folder = workspace / "photos"
+    save(draw_plate(1)[0], folder / "good\nname.png")
+    (folder / "broken\nname.png").write_text("not an image")
+    assert predict(folder, "out") == 0
+    said = [*capsys.readouterr().out.splitlines(), *caplog.text.splitlines()]
+    for name in (r"good\nname.png", r"broken\nname.png"):
+        assert sum(name in line for line in said) == 1

@@ -3,7 +3,7 @@
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
 from dual_image_clip.prediction.picture_names import PNG, picture_names
-from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, printable, rank, write_csv
+from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, on_one_line, printable, rank, write_csv
 from dual_image_clip.prediction.report import CSV_NAME, REPORT_NAME, PredictionReport
 from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale, draw_overlay, make_sketch
 
@@ -24,6 +24,7 @@ __all__ = [
     "decide",
     "draw_overlay",
     "make_sketch",
+    "on_one_line",
     "picture_names",
     "printable",
     "rank",

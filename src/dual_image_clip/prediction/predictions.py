@@ -118,3 +118,15 @@ def printable(text: str) -> str:
         The same with escapes such as ``\udcff``.
     """
     return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def on_one_line(name: str) -> str:
+    r"""Makes the name of a file, which may hold line breaks, fit to be one line of several.
+
+    Args:
+        name: Such as a path.
+
+    Returns:
+        The same with escapes such as ``\n`` and ``\udcff`` for what cannot be printed.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)

@@ -19,7 +19,7 @@ from dual_image_clip.prediction.callers import called_from
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.html_report import write_report
 from dual_image_clip.prediction.output_folder import OutputFolder
-from dual_image_clip.prediction.predictions import Outcome, Prediction, csv_text, decide, printable, rank, write_csv
+from dual_image_clip.prediction.predictions import Outcome, Prediction, csv_text, decide, on_one_line, rank, write_csv
 from dual_image_clip.prediction.settings import settings_of, versions
 from dual_image_clip.prediction.sketch import make_sketch
 
@@ -207,7 +207,7 @@ def _label(labels: Tensor | None, index: int) -> str:
 
 def _tell(outcome: Outcome, written: Mapping[str, Path]) -> None:
     if outcome.unusable:
-        named = "".join(f"\n  {printable(each.path)}: {each.reason}" for each in outcome.unusable[:_MOST_NAMED])
+        named = "".join(f"\n  {on_one_line(each.path)}: {each.reason}" for each in outcome.unusable[:_MOST_NAMED])
         more = len(outcome.unusable) - _MOST_NAMED
         logger.warning(
             "%d file(s) could not be used:%s%s",
