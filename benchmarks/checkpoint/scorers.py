@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from scipy.fft import dctn
 
+from benchmarks.checkpoint.sets import KNOWN_GOOD
 from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.images import CategoryImages
 from benchmarks.paper.methods import score
@@ -29,6 +30,9 @@ SETTINGS = {
     "joint, adapted": Setting(OURS),
     f"visual, {MANY_REFERENCES} references": _visual(num_references=MANY_REFERENCES),
     f"joint, {MANY_REFERENCES} references": _without_adaptation(num_references=MANY_REFERENCES),
+    f"visual, {KNOWN_GOOD} known-good": _visual(num_references=0, k_shot=KNOWN_GOOD),
+    f"joint, {KNOWN_GOOD} known-good": _without_adaptation(num_references=0, k_shot=KNOWN_GOOD),
+    f"joint, {KNOWN_GOOD} known-good, adapted": Setting(OURS, num_references=0, k_shot=KNOWN_GOOD),
 }
 UNTRAINED = ("text", "visual", "joint")
 
@@ -66,7 +70,8 @@ class Scorers(NamedTuple):
 def _detector_scores(
     backbone: Backbone, category: CategoryImages, settings: Sequence[str]
 ) -> Iterator[tuple[str, Scores]]:
-    features = CategoryFeatures(category, backbone, BATCH_SIZE)
+    known_good: Any = category.known_good
+    features = CategoryFeatures(category, backbone, BATCH_SIZE, load_golden_images=lambda count, _: known_good[:count])
     return ((name, score(features, SETTINGS[name], SEED)) for name in settings)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.paper.images import CategoryImages
 from dual_image_clip.class_names import class_name_from_category
@@ -21,6 +22,7 @@ from dual_image_clip.procedural import FAMILIES, HELD_OUT_DEFECTS, HELD_OUT_FAMI
 IMAGE_SIZE = 240
 VALIDATION_SEED = 500
 PHOTOGRAPHS_FOR_A_DRAWING = 10
+KNOWN_GOOD = 8
 
 
 def drawn_category(family: str, seed: int, count: int, only_held_out_defects: bool = False) -> CategoryImages:
@@ -42,7 +44,9 @@ def drawn_category(family: str, seed: int, count: int, only_held_out_defects: bo
     defective = [category.anomalous("anomalous", index, defect) for index, defect in enumerate(defects)]
     names = [f"{family}/{kind}/{index:03}.png" for kind in ("good", "anomalous") for index in range(count)]
     masks = np.concatenate([np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), bool), [mask for _, mask in defective]])
-    return _shuffled([*good, *(image for image, _ in defective)], masks, names, class_name_from_category(family), seed)
+    class_name = class_name_from_category(family)
+    shuffled = _shuffled([*good, *(image for image, _ in defective)], masks, names, class_name, seed)
+    return shuffled._replace(known_good=_as_tensor([category.normal("train", index) for index in range(KNOWN_GOOD)]))
 
 
 def held_out_families(seed: int, count: int) -> Iterator[CategoryImages]:
@@ -114,7 +118,10 @@ def _photographs(good: list[Path], defective: list[Path], class_name: str, seed:
     # There are a dozen drawn categories, but only this one.
     count *= PHOTOGRAPHS_FOR_A_DRAWING
     chosen = [path for paths in (good, defective) for path in rng.choice(np.array(paths), count, replace=False)]
-    return _shuffled([_read(path) for path in chosen], None, [str(path) for path in chosen], class_name, seed)
+    others = np.array(sorted(set(good) - set(chosen)))
+    known_good = _as_tensor([_read(path) for path in rng.choice(others, KNOWN_GOOD, replace=False)])
+    shuffled = _shuffled([_read(path) for path in chosen], None, [str(path) for path in chosen], class_name, seed)
+    return shuffled._replace(known_good=known_good)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
@@ -128,9 +135,13 @@ def _shuffled(
     """Puts as many good images and, behind them, defective ones into random order."""
     order = np.random.default_rng(seed).permutation(len(images))
     return CategoryImages(
-        images=torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).float() / 255,
+        images=_as_tensor([images[index] for index in order]),
         labels=torch.from_numpy(order >= len(images) // 2),
         masks=None if masks is None else torch.from_numpy(masks[order]),
         paths=[names[index] for index in order],
         class_name=class_name,
     )
+
+
+def _as_tensor(images: list[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

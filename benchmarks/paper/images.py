@@ -33,6 +33,7 @@ class CategoryImages(NamedTuple):
         masks: Where the defects are, boolean ``(N, H, W)``; ``None`` where the data set has no masks.
         paths: Files of the images.
         class_name: What they show, in words.
+        known_good: Good images that are not among them, like ``images``; ``None`` where they are read when needed.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class CategoryImages(NamedTuple):
     masks: Tensor | None
     paths: list[str]
     class_name: str
+    known_good: Tensor | None = None
 
 
 def all_categories(data: DataSettings) -> list[str]:

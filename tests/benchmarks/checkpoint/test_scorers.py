@@ -49,6 +49,22 @@ def test_scores_are_those_of_the_detector_on_all_images_at_once(gears, scores, n
     assert_same(scores[name].maps, expected.anomaly_map, 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("visual, 8 known-good", {"adaptation_steps": 0, "lambda_2": 0.0, "lambda_3": 0.0, "lambda_5": 0.0}),
+        ("joint, 8 known-good", {"adaptation_steps": 0}),
+    ],
+)
+def test_scores_beside_known_good_images_are_those_of_the_detector(gears, scores, name, arguments):
+    model = make_model(num_references=0, **arguments)
+    model.set_class_name("gear")
+    model.model.set_golden_images([model.pre_processor(each[None]) for each in gears.known_good])
+    expected = model.model(model.pre_processor(gears.images))
+    assert_same(scores[name].images, expected.pred_score, 1e-4)
+    assert_same(scores[name].maps, expected.anomaly_map, 1e-4)
+
+
 def test_untrained_scores_are_of_other_weights_and_repeat_themselves(gears, scorers, scores):
     again = dict(scorers._replace(untrained=untrained_backbone(EMBEDDED)).scores(gears))
     for name in UNTRAINED:

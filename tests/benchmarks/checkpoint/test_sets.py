@@ -67,3 +67,19 @@ def test_photographs_are_those_of_their_files(name):
         with Image.open(path) as file:
             expected = torch.from_numpy(np.array(file.convert("RGB").resize((24, 24), Image.Resampling.BOX))) / 255
         assert (F.avg_pool2d(image, 10).permute(1, 2, 0) - expected).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["solar_cells", "textile_local"])
+def test_known_good_photographs_are_none_of_those_that_are_scored(name):
+    for seed in (0, 1):
+        (photographs,) = TEST_SETS[name](seed, 1)
+        assert photographs.known_good.shape == (8, 3, 240, 240)
+        differences = (photographs.known_good[:, None] - photographs.images[None]).abs().amax(dim=(2, 3, 4))
+        assert differences.min() > 0
+
+
+def test_known_good_drawings_are_of_the_same_product_and_none_of_those_that_are_scored():
+    gears = drawn_category("gear", 3, 4)
+    drawn = np.stack([Category("gear", 3, 240).normal("train", index) for index in range(8)])
+    assert torch.equal(gears.known_good, torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255)
+    assert (gears.known_good[:, None] - gears.images[None]).abs().amax(dim=(2, 3, 4)).min() > 0
