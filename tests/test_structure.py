@@ -12,8 +12,8 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "class_names", "mistakes", "photos", "plugin", "procedural"},
-    {"method"},
+    {"__init__", "callers", "class_names", "photos", "plugin", "procedural"},
+    {"method", "mistakes"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},

@@ -8,9 +8,11 @@ import dis
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from traceback import walk_stack, walk_tb
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
+
+from dual_image_clip.callers import called_from
 
 DEBUG = "DUAL_IMAGE_CLIP_DEBUG"
 """Environment variable that shows tracebacks."""
@@ -47,7 +49,7 @@ def one_line(error: Exception) -> str:
 
 def is_running() -> bool:
     """Whether this is called by anomalib's command."""
-    return any(_module_of(frame) == _COMMAND and frame.f_code.co_name == "main" for frame, _ in walk_stack(None))
+    return called_from(_COMMAND, "main")
 
 
 def run_this_package(frames: Iterable[FrameType]) -> bool:

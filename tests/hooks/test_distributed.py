@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Seque
 from dual_image_clip.hooks import distributed, post_processing
 from dual_image_clip.hooks.distributed import EachImageOnce, drop_repeats, gather
 from dual_image_clip.hooks.post_processing import AdaptiveThreshold, LabelFreePostProcessor
-from tests.helpers import seeded
+from tests.helpers import refusal, seeded
 
 SIZES = [(7, 2), (2, 2), (3, 2), (8, 3), (5, 4), (1, 1)]
 
@@ -54,7 +54,7 @@ def test_fewer_images_than_processes_are_refused(count):
 
 @pytest.mark.parametrize("data", [[DataLoader(range(3)), DataLoader(range(4))], DataLoader([]), [1, 2]])
 def test_enough_images_and_none_and_what_is_not_known_are_predicted(data):
-    EachImageOnce().setup(predicting(data, processes=3), None, "predict")
+    assert refusal(EachImageOnce().setup, predicting(data, processes=3), None, "predict") is None
 
 
 def test_no_images_at_all_are_shared_as_nothing():

@@ -42,11 +42,8 @@ def plain_model(**arguments) -> DualImageCLIP:
     return make_model(**{"adaptation_steps": 0, **arguments})
 
 
-def test(model: DualImageCLIP, data: Folder, folder: Path) -> dict[str, float]:
+def metrics_of(model: DualImageCLIP, data: Folder, folder: Path) -> dict[str, float]:
     return make_engine(folder).test(model=model, datamodule=data, verbose=False)[0]
-
-
-test.__test__ = False
 
 
 # Sizes
@@ -55,7 +52,7 @@ test.__test__ = False
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_images_of_several_sizes_are_measured_together(batch_size, plates, tmp_path):
     data = {"eval_batch_size": batch_size}
-    found = test(plain_model(), folder_data(plates, **data), tmp_path)
+    found = metrics_of(plain_model(), folder_data(plates, **data), tmp_path)
     assert set(found) == METRICS
     items = predict(plain_model(), tmp_path, datamodule=folder_data(plates, **data)).values()
     assert len({item.anomaly_map.shape for item in items}) > 1
@@ -68,7 +65,7 @@ def test_images_of_several_sizes_are_measured_together(batch_size, plates, tmp_p
 def test_masks_of_another_size_than_their_image_are_measured(plates, tmp_path):
     _, mask = draw_plate(50, SIZES[0], "spot")
     save(mask[::2], plates / "masks" / "0_mask.png")
-    found = test(plain_model(), folder_data(plates, eval_batch_size=1), tmp_path)
+    found = metrics_of(plain_model(), folder_data(plates, eval_batch_size=1), tmp_path)
     assert set(found) == METRICS
     assert found["pixel_AUROC"] > 0.8
 
@@ -78,19 +75,17 @@ def test_masks_of_another_size_than_their_image_are_measured(plates, tmp_path):
 
 def test_without_defective_images_nothing_is_measured_and_it_is_said(plates, tmp_path, caplog):
     data = folder_data(plates, abnormal_dir=None, mask_dir=None)
-    assert test(plain_model(), data, tmp_path) == {}
+    assert metrics_of(plain_model(), data, tmp_path) == {}
     for name in ("image_AUROC", "image_F1Max", "image_AUPR"):
         assert caplog.messages.count(f"{name} is not defined: no defective images") == 1
 
 
 def test_without_validation_images_the_rule_labels(plates, tmp_path):
     model = plain_model()
-    assert set(test(model, folder_data(plates, val_split_mode="none"), tmp_path)) == METRICS
+    assert set(metrics_of(model, folder_data(plates, val_split_mode="none"), tmp_path)) == METRICS
     assert torch.isnan(model.post_processor.image_threshold)
-    assert (
-        test(plain_model(), folder_data(plates, val_split_mode="none", abnormal_dir=None, mask_dir=None), tmp_path)
-        == {}
-    )
+    good_alone = folder_data(plates, val_split_mode="none", abnormal_dir=None, mask_dir=None)
+    assert metrics_of(plain_model(), good_alone, tmp_path) == {}
 
 
 # Validation
@@ -126,7 +121,7 @@ def test_a_checkpoint_that_knows_no_measured_validation_can_be_loaded(mvtec, tmp
 def test_a_folders_image_without_a_mask_is_named(plates, tmp_path):
     (plates / "masks" / "1_mask.png").unlink()
     with pytest.raises(ValueError, match=r"bad/1\.png has no mask: each defective image needs one mask"):
-        test(plain_model(), folder_data(plates), tmp_path)
+        metrics_of(plain_model(), folder_data(plates), tmp_path)
 
 
 def test_an_image_of_a_known_layout_without_a_mask_is_named(mvtec, tmp_path):

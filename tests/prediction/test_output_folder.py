@@ -271,7 +271,11 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path):
     with (tmp_path / RECORD_NAME).open("a") as record:
         record.write('["b.pn')
     write(tmp_path, "c.png")
-    OutputFolder(tmp_path).claim(["a.png", "c.png"])
+    output = OutputFolder(tmp_path)
+    output.claim(["a.png", "c.png"])
+    for name in ("a.png", "c.png"):
+        assert output.write(name, lambda path: path.write_text("of the second run"))
+        assert (tmp_path / name).read_text() == "of the second run"
 
 
 def test_names_that_are_no_text(tmp_path):

@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from traceback import walk_stack
 from typing import Any
 
 from anomalib.utils.path import create_versioned_dir
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from dual_image_clip.callers import called_from
 from dual_image_clip.hooks.categories import require_known_category
 from dual_image_clip.hooks.distributed import EachImageOnce
 
@@ -50,9 +50,7 @@ class PreparesRun:
         Raises:
             ValueError: Lightning spawns a process with it.
         """
-        if get_spawning_popen() is not None and any(
-            frame.f_globals.get("__name__") == _MultiProcessingLauncher.__module__ for frame, _ in walk_stack(None)
-        ):
+        if get_spawning_popen() is not None and called_from(_MultiProcessingLauncher.__module__):
             raise ValueError(_SPAWNED)
         return super().__getstate__()
 

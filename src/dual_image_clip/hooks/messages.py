@@ -29,7 +29,7 @@ _KEPT_BACK = (
 )
 _WARNINGS_KEPT_BACK = (
     # A folder has no validation set, and a data set without masks no pixel metrics.
-    r"Total length of `list` across ranks is zero",
+    r"Total length of `(list|PhotoBatches)` across ranks is zero",
     r"The ``compute`` method of metric \w+ was called before the ``update`` method",
     # Between libraries.
     r"'pin_memory' argument is set as true but no accelerator is found",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from traceback import walk_stack, walk_tb
+from traceback import walk_tb
 from typing import Any
 
 from anomalib.data import AnomalibDataset, PredictDataset
@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from dual_image_clip.callers import calls
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import is_distributed
 from dual_image_clip.hooks.photo_data import PhotoFolder, name_of, read_item, unusable_items, unusable_photos
@@ -121,11 +122,9 @@ def _whole_folder(dataset: PredictDataset) -> PredictDataset | PhotoFolder:
 
 def _asked_for() -> Path | None:
     """The folder or file that the engine was told to predict on; anomalib forgets it once it has listed it."""
-    for frame, _ in walk_stack(None):
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("anomalib.engine.engine", "predict"):
-            source = frame.f_locals["data_path"]
-            return None if source is None else Path(source).resolve()
-    return None
+    call = next(calls("anomalib.engine.engine", "predict"), None)
+    source = None if call is None else call.f_locals["data_path"]
+    return None if source is None else Path(source).resolve()
 
 
 class PhotoBatches(DataLoader):

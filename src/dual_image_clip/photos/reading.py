@@ -217,10 +217,7 @@ def photo_size(name: str | Path) -> tuple[int, int]:
         UnusableImageError: As for :func:`open_photo`.
     """
     with open_photo(name) as image:
-        # Of a TIFF, Pillow tells the size as it is seen.
-        known = ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
-        on_its_side = _orientation(image) >= _FIRST_ON_ITS_SIDE and not known
-        return (image.width, image.height) if on_its_side else (image.height, image.width)
+        return _size_as_seen(image)
 
 
 def read_mask(path: str | Path, photo: str | Path) -> Tensor:
@@ -236,12 +233,11 @@ def read_mask(path: str | Path, photo: str | Path) -> Tensor:
     Raises:
         UnusableImageError: One of the two cannot be decoded, or there is none.
     """
-    height, width = photo_size(photo)
     with open_photo(photo) as image:
-        turn = _TURNS.get(_orientation(image))
+        seen, turn = _size_as_seen(image), _TURNS.get(_orientation(image))
     with open_photo(path) as image:
         mask = image.convert("L")
-        if turn is not None and (mask.width, mask.height) == (height, width) != (width, height):
+        if turn is not None and (mask.height, mask.width) == seen[::-1] != seen:
             mask = mask.transpose(turn)
         return (pil_to_tensor(mask)[0] > 0).to(torch.uint8)
 
@@ -325,6 +321,13 @@ def _orientation(image: Image.Image) -> int:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         return orientation if orientation in _TURNS else _UPRIGHT
     return _UPRIGHT
+
+
+def _size_as_seen(image: Image.Image) -> tuple[int, int]:
+    # Of a TIFF, Pillow tells the size as it is seen.
+    known = ExifTags.Base.Orientation in getattr(image, "tag_v2", ())
+    on_its_side = _orientation(image) >= _FIRST_ON_ITS_SIDE and not known
+    return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
 def _to_tensor(image: Image.Image, value_range: tuple[float, float] | None, name: str | Path) -> Tensor:

@@ -14,10 +14,10 @@ from lightning import Trainer
 from PIL import Image
 from torch import Tensor
 
+from dual_image_clip.callers import called_from
 from dual_image_clip.hooks import LabelFreePostProcessor, evaluated_image_paths, pixel_scores
 from dual_image_clip.photos import UnusableImageError, open_photo, photo_size
 from dual_image_clip.prediction.batches import images_of, names_of
-from dual_image_clip.prediction.callers import called_from
 from dual_image_clip.prediction.output_folder import OutputFolder
 from dual_image_clip.prediction.panels import draw_mask, draw_panels, panel_size
 from dual_image_clip.prediction.picture_names import PNG, picture_name, picture_names

@@ -12,10 +12,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from dual_image_clip.callers import called_from
 from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, evaluation_datasets, gather
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.batches import images_of, names_of
-from dual_image_clip.prediction.callers import called_from
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.html_report import write_report
 from dual_image_clip.prediction.output_folder import OutputFolder
