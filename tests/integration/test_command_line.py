@@ -84,10 +84,13 @@ def test_every_config_runs(config, workspace):
     root = workspace / "data"
     if data["class_path"] == "Folder":
         names = data["init_args"]
-        made = make_category(workspace / "made")
-        root.mkdir()
+        made = make_category(workspace / "made", normal=8)
+        # Where the file says: it names another folder in it, too.
+        root = workspace / names["root"]
+        root.mkdir(parents=True)
         (made / "test" / "good").rename(root / names["normal_dir"])
         (made / "test" / "spot").rename(root / names["abnormal_dir"])
+        (made / "train" / "good").rename(root / "known_good")
     else:
         category = data["init_args"]["category"]
         make_category((root / "visa_pytorch" if data["class_path"] == "Visa" else root) / category)
