@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 
@@ -19,6 +20,7 @@ from training.architecture import build
 from training.drawn_set import draw_training_set, load_training_set
 from training.export import export
 from training.image_tower import ImageTraining
+from training.photograph_training import PhotographTraining
 from training.recipe import Recipe
 from training.text_tower import PromptBook, embed_words, fit_text_tower
 
@@ -55,15 +57,21 @@ def train(recipe: Recipe, folder: Path) -> None:
     draw_training_set(data_folder, recipe.data)
     clip = build(recipe, folder)
     book = PromptBook(recipe.name, recipe.data.families)
-    text_file = folder / "text.pt"
-    if text_file.is_file():
-        clip.load_state_dict(torch.load(text_file, weights_only=True))
+    data = load_training_set(data_folder, recipe.data)
+    if recipe.start:
+        clip.load_state_dict(safetensors.torch.load_file(recipe.start))
+        texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
     else:
-        fit_text_tower(clip, book, recipe)
-        torch.save(clip.state_dict(), text_file)
-    texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
-    training = ImageTraining(clip, texts, load_training_set(data_folder, recipe.data), recipe, folder / "images.pt")
-    training.run()
+        text_file = folder / "text.pt"
+        if text_file.is_file():
+            clip.load_state_dict(torch.load(text_file, weights_only=True))
+        else:
+            fit_text_tower(clip, book, recipe)
+            torch.save(clip.state_dict(), text_file)
+        texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
+        ImageTraining(clip, texts, data, recipe, folder / "images.pt").run()
+    if recipe.photographs.steps:
+        PhotographTraining(clip, texts, data, recipe, folder / "photographs.pt").run()
     export(clip, recipe, folder)
     logger.info("exported to %s", folder)
 

@@ -168,6 +168,11 @@ def two_path_tokens(visual: VisionTransformer, images: Tensor, window: tuple[int
     return TwoPathTokens(ordinary[:, 0] @ visual.proj, local @ visual.proj, ordinary[:, 1:])
 
 
+def mixed_precision() -> torch.autocast:
+    """bfloat16 where the processor can compute in it; where it cannot, that would take thirty times as long."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.backends.cpu.get_cpu_capability().startswith("AVX512"))
+
+
 def _embed_patches(embedding: nn.Conv2d, images: Tensor) -> Tensor:
     # The same as the convolution, whose backward pass takes several times as long in bfloat16 on a CPU.
     height, width = embedding.kernel_size

@@ -133,9 +133,9 @@ def _draw_product(
         image = good_image
         if defective:
             image = strengthened(good_image, defective_image, mask[cut], float(rng.uniform(1, strongest)))
-        images[place] = _resized(_turned(image, turn), size)
+        images[place] = resized(turned(image, turn), size)
         if defective:
-            masks[place] = _resized(_turned(mask[cut], turn), size)
+            masks[place] = resized(turned(mask[cut], turn), size)
     return chosen
 
 
@@ -152,7 +152,7 @@ def _blend(
         if not FAMILIES[family.name].is_object:
             row, column = _corner(side, None, rng)
         other = family.images[product, pair, 0, row : row + side, column : column + side]
-        cv2.addWeighted(images[place], 1 - share, _resized(_turned(other, turn), size), share, 0, dst=images[place])
+        cv2.addWeighted(images[place], 1 - share, resized(turned(other, turn), size), share, 0, dst=images[place])
 
 
 def strengthened(
@@ -192,7 +192,7 @@ def _corner(side: int, mask: NDArray[np.uint8] | None, rng: np.random.Generator)
     return row, column
 
 
-def _turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+def turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     """One of the eight ways to lay a square."""
     if turn & 1:
         image = image[::-1]
@@ -201,7 +201,8 @@ def _turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image.swapaxes(0, 1) if turn & 4 else image)
 
 
-def _resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A square image with sides of another size."""
     if len(image) == size:
         return image
     how = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR

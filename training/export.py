@@ -19,5 +19,5 @@ def export(clip: open_clip.CLIP, recipe: Recipe, folder: Path) -> None:
     """
     weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
     # What the detector takes for τ; training used it for its text scores throughout.
-    weights["logit_scale"] = torch.tensor(1 / recipe.loss.temperature).log().half()
+    weights["logit_scale"] = torch.tensor(1 / recipe.temperature).log().half()
     safetensors.torch.save_file(weights, folder / f"{recipe.name}.safetensors")

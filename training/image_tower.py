@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from dual_image_clip.method import Adapters, adapt_tokens
 from training.adapters import draw_adapters, fit_images, task_of_product
-from training.architecture import two_path_tokens
+from training.architecture import mixed_precision, two_path_tokens
 from training.batches import (
     IMAGES_PER_PRODUCT,
     Batch,
@@ -89,11 +89,15 @@ class Step(NamedTuple):
         loss: The sum of all losses.
         losses: Each of them by name.
         scores: Patch and image scores with their labels, by name, for the log.
+        window: Row and column, in patches, of the place in the position embedding where the images lay.
+        patch_tokens: Patch tokens of length one, ``(P · 4, N, D)``.
     """
 
     loss: Tensor
     losses: dict[str, float]
     scores: dict[str, tuple[Tensor, Tensor]]
+    window: tuple[int, int]
+    patch_tokens: Tensor
 
 
 class ImageTraining:
@@ -176,10 +180,9 @@ class ImageTraining:
     def _losses(self, batch: Batch, pictures: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Step:
         weights, size = self.recipe.loss, batch.images.shape[1]
         patch = self.recipe.tower.patch_size
-        grid = size // patch
-        row, column = rng.integers(IMAGE_SIZE // patch - grid + 1, size=2)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = two_path_tokens(self.clip.visual, pictures, (int(row), int(column)))
+        window = draw_window(size // patch, IMAGE_SIZE // patch, rng)
+        with mixed_precision():
+            tokens = two_path_tokens(self.clip.visual, pictures, window)
             probe = self.heads.probe(tokens.ordinary_tokens).squeeze(-1)
         labels = label_patches(cover_of_patches(batch.masks, patch))
         class_token, patch_tokens = (F.normalize(each.float(), dim=-1) for each in tokens[:2])
@@ -213,7 +216,7 @@ class ImageTraining:
         scores = {f"pixel {name}": (each.detach()[counted], patch_labels) for name, each in maps.items()}
         scores |= {f"image {name}": (each.detach()[shown], image_labels) for name, each in images.items()}
         loss = sum((getattr(weights, name) * value for name, value in losses.items()), torch.zeros(()))
-        return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores)
+        return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores, window, patch_tokens)
 
     def _adapters(
         self,
@@ -296,6 +299,12 @@ class _Log:
         text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in self._values.items())
         self._values.clear()
         return text
+
+
+def draw_window(grid: int, tower_grid: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Row and column, in patches, where a grid of patches lies in the tower's, drawn at random."""
+    row, column = rng.integers(tower_grid - grid + 1, size=2)
+    return int(row), int(column)
 
 
 def moment_of(step: int, rounds: list[int]) -> Moment:

@@ -146,6 +146,49 @@ class ImageRecipe:
 
 
 @dataclass
+class PhotographRecipe:
+    """How the image tower learns about photographs, last of all.
+
+    Attributes:
+        steps: Steps; none leaves the round out.
+        teachers: EfficientNet-Lite networks that teach.
+        window_pieces: Products in a batch of windows that are cut from photographs, four pieces each.
+        full_pieces: The same in a batch of whole images.
+        window_products: Drawn products in a batch of windows.
+        full_products: Drawn products in a batch of whole images.
+        learning_rate: Peak learning rate.
+        warm_up: Steps until the learning rate has its peak.
+        features: Weight of the loss of what linear heads read from patch tokens.
+        relations: Of the likenesses between patches of pieces.
+        drawn_relations: Of the likenesses between patches of drawn products.
+        distances: Of the order of a product's patches by their distance to a reference.
+        text: Of the text scores of what drawn defects change in pieces.
+        kept_share: Share of the weights before the round in the mean of both that it ends with.
+        loss: Weights of the losses on drawn products.
+    """
+
+    steps: int = 1200
+    teachers: list[str] = field(default_factory=lambda: ["lite1"])
+    window_pieces: int = 3
+    full_pieces: int = 2
+    window_products: int = 2
+    full_products: int = 1
+    learning_rate: float = 1e-3
+    warm_up: int = 80
+    features: float = 2.0
+    relations: float = 4.0
+    drawn_relations: float = 1.0
+    distances: float = 1.0
+    text: float = 0.1
+    kept_share: float = 0.0
+    loss: LossRecipe = field(
+        default_factory=lambda: LossRecipe(
+            language=0.3, visual=0.0, joint=0.0, image=0.0, class_token=0.2, auxiliary=0.0, adapted_share=0.0
+        )
+    )
+
+
+@dataclass
 class Recipe:
     """The whole training.
 
@@ -159,6 +202,10 @@ class Recipe:
         text: Text training.
         images: Image training.
         loss: Losses of the image training.
+        photographs: The last round.
+        start: Weights that the last round begins with, in place of a training on drawn products.
+        temperature: τ of the checkpoint. A larger one than that of the losses lets text scores, which are noise on what
+            the text tower was never shown, drown less of what references tell.
     """
 
     name: str = "dual-image-clip-demo"
@@ -170,3 +217,6 @@ class Recipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     images: ImageRecipe = field(default_factory=ImageRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
+    photographs: PhotographRecipe = field(default_factory=PhotographRecipe)
+    start: str | None = None
+    temperature: float = 0.4

@@ -11,6 +11,7 @@ _SMALL = (
     *("tower.text_width=32", "tower.text_layers=1", "text.steps=4", "text.batch_size=8"),
     *("images.rounds=[2,4]", "images.save_every=2", "images.warm_up=2"),
     *("images.window_share=0.5", "images.window_products=2", "images.full_products=1", "loss.fitted_from=2"),
+    *("photographs.steps=2", "photographs.window_pieces=1", "photographs.full_pieces=1", "photographs.warm_up=1"),
 )
 
 

@@ -36,8 +36,11 @@ def run(recipe: Recipe) -> dict[str, torch.Tensor]:
 
 
 def weights_of(recipe: Recipe) -> dict[str, torch.Tensor]:
-    file = Path(recipe.runs) / recipe.name / f"{recipe.name}.safetensors"
-    return load_backbone(recipe.name, file).clip.state_dict()
+    return load_backbone(recipe.name, exported_of(recipe)).clip.state_dict()
+
+
+def exported_of(recipe: Recipe) -> str:
+    return str(Path(recipe.runs) / recipe.name / f"{recipe.name}.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,8 @@ def trained(done):
 
 
 def test_exported_checkpoint_is_an_open_clip_model(done, trained):
-    backbone = load_backbone(done.name, Path(done.runs) / done.name / f"{done.name}.safetensors")
-    assert backbone.temperature == pytest.approx(done.loss.temperature, rel=1e-3)
+    backbone = load_backbone(done.name, exported_of(done))
+    assert backbone.temperature == pytest.approx(done.temperature, rel=1e-3)
     assert backbone.image_size == (240, 240)
     assert all(weight.isfinite().all() for weight in trained.values())
 
@@ -191,3 +194,25 @@ def test_adapters_are_fitted_late_and_only_where_a_product_has_a_pseudo_anomaly(
 
     assert [start_of(image, recipe.loss.fitted_from - 1) for image in (0, 4, 7, 8)] == [True] * 4
     assert [start_of(image, recipe.loss.fitted_from) for image in (0, 4, 7, 8)] == [True, False, False, True]
+
+
+def test_last_round_begins_with_the_weights_it_is_given(recipe, trained, done):
+    recipe.start, recipe.photographs.steps = exported_of(done), 0
+    again = run(recipe)
+    for name, weight in trained.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=name)
+    assert not (Path(recipe.runs) / recipe.name / "images.pt").exists()
+
+
+def test_photographs_change_the_image_tower_by_the_share_that_is_not_kept(recipe, trained, done):
+    recipe.start = exported_of(done)
+    changes = []
+    for share in (0.0, 0.5, 1.0):
+        recipe.photographs.kept_share = share
+        recipe.name = f"{done.name}-{share}"
+        after = run(recipe)
+        assert all(torch.equal(after[name], trained[name]) for name in trained if not name.startswith("visual."))
+        changes.append(after["visual.proj"] - trained["visual.proj"])
+    assert changes[0].abs().max() > 1e-3
+    torch.testing.assert_close(changes[1], changes[0] / 2, atol=3e-4, rtol=0)
+    assert not changes[2].any()
