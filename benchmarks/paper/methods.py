@@ -76,8 +76,8 @@ def _score_ours(features: CategoryFeatures, setting: Setting, seed: int) -> Scor
     visual_map = reference_map(features, setting, seed)
     text_map = adapted_map(features, setting, seed) if setting.adaptation_steps else language_map(features)
     model = features.model(setting, seed)
-    fused: Any = model.fuse(features.two_paths.class_token, visual_map, text_map, features.layout)
-    return Scores(fused.pred_score, fused.anomaly_map)
+    fused = model.fuse(features.two_paths.class_token, visual_map, text_map, features.layout)
+    return Scores(fused.images, fused.pixels)
 
 
 def language_map(features: CategoryFeatures) -> Tensor:

@@ -1,8 +1,9 @@
-"""What the detector costs: of the tower alone (the default), of a folder of photos, of a camera line.
+"""What the detector costs: the tower alone (the default), a folder of photos, a whole test, a camera line.
 
 Example:
     python -m benchmarks.speed
     python -m benchmarks.speed folder --images 20
+    python -m benchmarks.speed evaluation --images 16
     python -m benchmarks.speed stream --count 50
 """
 
@@ -10,14 +11,14 @@ import argparse
 import logging
 import sys
 
-from benchmarks.speed import folder, stream, tower
+from benchmarks.speed import evaluation, folder, stream, tower
 
 
 def main() -> None:
     """Measures a subject, or the tower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    subjects = parser.add_subparsers(metavar="{tower,folder,stream}")
-    for subject in (tower, folder, stream):
+    subjects = parser.add_subparsers(metavar="{tower,folder,evaluation,stream}")
+    for subject in (tower, folder, evaluation, stream):
         name = subject.__name__.rpartition(".")[2]
         own = subjects.add_parser(name, description=subject.__doc__, formatter_class=parser.formatter_class)
         subject.add_arguments(own)

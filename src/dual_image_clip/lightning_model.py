@@ -27,6 +27,7 @@ from dual_image_clip.hooks import (
     PaperEvaluator,
     PlainOutput,
     PreparesRun,
+    ScoresOnce,
     UnusableFiles,
     clip_pre_processor,
     evaluated_image_paths,
@@ -52,7 +53,7 @@ __all__ = ["DualImageCLIP"]
 _DEFAULT_IMAGE_SIZE = 240
 
 
-class DualImageCLIP(PlainOutput, PreparesRun, ExportsDetector, AnomalibModule):  # type: ignore[misc]
+class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, AnomalibModule):  # type: ignore[misc]
     """Finds defects in images of a product it was never trained on.
 
     Unlabelled images are scored with text prompts, with each other as references, and with a small adapter that is
@@ -68,8 +69,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ExportsDetector, AnomalibModule): 
 
     A checkpoint carries golden samples along. Before an evaluation the images of a datamodule's test set are put into a
     random order, because anomalib sorts them by defect and partners are drawn from the same batch. On several devices
-    (``strategy="ddp"``) every image is scored once, its partners are among those of its own process, and
-    ``Engine.predict`` returns to each process the predictions of its own images.
+    (``strategy="ddp"``) each image has its partners in its own process, to which ``Engine.predict`` returns it.
 
     Args:
         class_name: What the images show, such as ``"metal nut"``. Without it, the category of the datamodule, else
@@ -233,7 +233,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ExportsDetector, AnomalibModule): 
         del batch_idx
         images, names = cast("Tensor", batch.image), cast("list[str] | None", batch.image_path)
         ahead = ImagesAhead(self.trainer, dataloader_idx, names or (), self.reader, self.pre_process)
-        compared = self.model.compare(images, names, ahead)
+        compared = self.compare_once(images, names, ahead)
         scored: Any = batch.update(**compared.predictions._asdict())
         scored.num_references = compared.num_references
         return scored

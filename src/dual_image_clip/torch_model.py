@@ -14,6 +14,7 @@ from dual_image_clip.method import (
     AdaptationTask,
     Adapters,
     DualPathEncoder,
+    FusedScores,
     ImageFeatures,
     Portions,
     PseudoAnomalies,
@@ -34,6 +35,7 @@ from dual_image_clip.method import (
     split_into_tiles,
     text_anomaly_score,
     tile_layout,
+    to_pixels,
     visual_anomaly_maps,
 )
 
@@ -76,10 +78,12 @@ class Comparison(NamedTuple):
     Attributes:
         predictions: ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
         num_references: Images that each was compared with, golden ones included.
+        patch_maps: What :meth:`DualImageCLIPModel.at_pixels` makes the anomaly maps of, ``(B, T · h, w)``.
     """
 
     predictions: InferenceBatch
     num_references: int
+    patch_maps: Tensor
 
 
 class PseudoAnomalousCopies(NamedTuple):
@@ -231,7 +235,39 @@ class DualImageCLIPModel(nn.Module):
             self.references.remember(encoded.patches, identities)
             if not references and not self.num_golden:
                 self._warn_of_no_reference()
-            return Comparison(self.score(encoded, references), len(references) + self.num_golden)
+            fused = self._fused(encoded, references)
+            return Comparison(_predictions(fused), len(references) + self.num_golden, fused.patches)
+
+    def pass_over(self, count: int) -> None:
+        """Draws for a batch of images that is not compared, so that those after it draw what they would have drawn.
+
+        Args:
+            count: Number of images.
+        """
+        self.references.pass_over(count)
+        if self.adaptation.steps:
+            self.pseudo_anomalies.draw_seed()
+
+    @torch.no_grad()
+    def at_pixels(self, patch_maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Makes the anomaly maps that a comparison has made, from its maps of patches.
+
+        Args:
+            patch_maps: Those of a :class:`Comparison`, ``(B, T · h, w)``.
+            image_size: Height and width of the images.
+
+        Returns:
+            Anomaly maps ``(B, H, W)``.
+
+        Raises:
+            NotEnoughMemoryError: Memory does not suffice for one image.
+        """
+        layout = tile_layout(image_size, self.image_size)
+        with torch.autocast(patch_maps.device.type, enabled=False):
+            maps: Tensor = self.in_portions(
+                patch_maps.shape[0], lambda rows: to_pixels(patch_maps[rows], layout, self.smooth)
+            )
+        return maps
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedImages:
@@ -273,21 +309,25 @@ class DualImageCLIPModel(nn.Module):
         Raises:
             NotEnoughMemoryError: Memory does not suffice for one image.
         """
+        return _predictions(self._fused(encoded, references))
+
+    def _fused(self, encoded: EncodedImages, references: Sequence[Tensor]) -> FusedScores:
         count = encoded.images.shape[0]
         corrupt = self.pseudo_anomalies.draw(count, encoded.layout.image_size) if self.adaptation.steps else None
 
-        def score_some(rows: slice) -> InferenceBatch:
+        def score_some(rows: slice) -> FusedScores:
             some, copies = encoded.some(rows), None
             if corrupt is not None:
                 images = denormalize(some.images, self.image_mean, self.image_std)
                 copies = self.encode_copies(corrupt(images, rows), some.layout)
             return self._score_at_once(some, [each[rows] for each in references], copies)
 
-        return self.in_portions(count, score_some)
+        fused: FusedScores = self.in_portions(count, score_some)
+        return fused
 
     def _score_at_once(
         self, encoded: EncodedImages, references: Sequence[Tensor], copies: PseudoAnomalousCopies | None
-    ) -> InferenceBatch:
+    ) -> FusedScores:
         # Cosines divided by a temperature of 0.01 need every digit that a float32 has.
         with torch.autocast(encoded.images.device.type, enabled=False):
             visual_map = self.visual_map(encoded.patch_tokens, references)
@@ -298,7 +338,7 @@ class DualImageCLIPModel(nn.Module):
 
     def fuse(
         self, class_tokens: Tensor, visual_map: Tensor | None, text_map: Tensor, layout: TileLayout
-    ) -> InferenceBatch:
+    ) -> FusedScores:
         """Puts the scores of images together (Eq. 12 and 13).
 
         Args:
@@ -308,10 +348,9 @@ class DualImageCLIPModel(nn.Module):
             layout: Tiles of the images.
 
         Returns:
-            ``pred_score`` ``(B,)`` and ``anomaly_map`` ``(B, H, W)``.
+            Score and anomaly map of each image.
         """
-        fused = fuse(self.text_score(class_tokens), visual_map, text_map, self.weights, layout, self.smooth)
-        return InferenceBatch(pred_score=fused.images, anomaly_map=fused.pixels)
+        return fuse(self.text_score(class_tokens), visual_map, text_map, self.weights, layout, self.smooth)
 
     def text_score(self, tokens: Tensor) -> Tensor:
         """Text score of tokens (Eq. 1–3), ``(..., D) -> (...)``."""
@@ -407,3 +446,7 @@ class DualImageCLIPModel(nn.Module):
         state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
         self.golden_references = self.golden_references.new_empty(len(tokens), self.golden_references.shape[1])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _predictions(fused: FusedScores) -> InferenceBatch:
+    return InferenceBatch(pred_score=fused.images, anomaly_map=fused.pixels)

@@ -185,7 +185,7 @@ def test_fused_image_is_eq_12_and_13_over_its_tiles(layout, without_visual):
     of_class = uniform(2, layout.num_tiles)
     text = uniform(2, layout.num_tiles * 4, 3, seed=1)
     visual = 2 * uniform(2, layout.num_tiles * 4, 3, seed=2)
-    scores, maps = fuse(of_class, None if without_visual else visual, text, PRIMES, layout, smooth=False)
+    scores, maps, _ = fuse(of_class, None if without_visual else visual, text, PRIMES, layout, smooth=False)
     for image in range(2):
         largest = [max(patch_map[image].flatten().tolist()) for patch_map in (visual, text)]
         visual_share = 0 if without_visual else 7 * largest[0]

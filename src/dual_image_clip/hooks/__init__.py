@@ -12,6 +12,7 @@ from dual_image_clip.hooks.golden import GoldenImageError, GoldenImages
 from dual_image_clip.hooks.look_ahead import ImagesAhead
 from dual_image_clip.hooks.messages import PlainOutput
 from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
+from dual_image_clip.hooks.one_evaluation import ScoresOnce
 from dual_image_clip.hooks.photo_data import PhotoFolder, read_item
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
@@ -32,6 +33,7 @@ __all__ = [
     "PhotoProgressBar",
     "PlainOutput",
     "PreparesRun",
+    "ScoresOnce",
     "UnusableFiles",
     "clip_pre_processor",
     "evaluated_image_paths",

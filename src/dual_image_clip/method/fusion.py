@@ -56,10 +56,12 @@ class FusedScores(NamedTuple):
     Attributes:
         images: Score of each image (Eq. 13), ``(B,)``.
         pixels: Anomaly map of each image (Eq. 12), ``(B, H, W)``.
+        patches: The same before it is smoothed and brought to pixels, ``(B, T · h, w)``, tiles one below the other.
     """
 
     images: Tensor
     pixels: Tensor
+    patches: Tensor
 
 
 def fuse(
@@ -83,9 +85,11 @@ def fuse(
     Returns:
         Score and anomaly map of each image.
     """
+    patches = fuse_maps(visual_map, text_map, weights)
     return FusedScores(
         images=fuse_scores(class_scores.mean(dim=1), visual_map, text_map, weights),
-        pixels=to_pixels(fuse_maps(visual_map, text_map, weights), layout, smooth),
+        pixels=to_pixels(patches, layout, smooth),
+        patches=patches,
     )
 
 

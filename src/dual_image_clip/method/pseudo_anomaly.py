@@ -42,6 +42,10 @@ class PseudoAnomalyGenerator:
             it, enlarged, flipped and with its colours changed.
         seed: Seed of everything random.
 
+    Attributes:
+        seed: See above.
+        textures: Texture images, none without a folder.
+
     Raises:
         ValueError: There is no image in the folder.
     """
@@ -49,7 +53,7 @@ class PseudoAnomalyGenerator:
     def __init__(self, texture_dir: str | Path | None = None, seed: int = 0) -> None:
         self.seed = seed
         self._generator = torch.Generator()
-        self._textures = get_image_filenames(texture_dir) if texture_dir else []
+        self.textures = get_image_filenames(texture_dir) if texture_dir else []
         self.reset()
 
     def reset(self) -> None:
@@ -83,8 +87,8 @@ class PseudoAnomalyGenerator:
             noise = _perlin_noise(count, size)
             rotation = _Drawn.of(_ROTATION, noise.shape)
             files: list[Path] = []
-            if self._textures:
-                files = [self._textures[each] for each in torch.randint(len(self._textures), (count,)).tolist()]
+            if self.textures:
+                files = [self.textures[each] for each in torch.randint(len(self.textures), (count,)).tolist()]
             changes = (FLIPS, COLOURS) if files else (random_region(size), FLIPS, COLOURS)
             drawn = [_Drawn.of(each, torch.Size((count, 3, *size))) for each in changes]
             opacity = torch.empty(count, 1, 1, 1).uniform_(*OPACITY)
@@ -93,7 +97,7 @@ class PseudoAnomalyGenerator:
     @property
     def has_textures(self) -> bool:
         """Whether textures come from a folder."""
-        return bool(self._textures)
+        return bool(self.textures)
 
     def draw_seed(self) -> int:
         """Draws the seed of the next batch."""

@@ -84,6 +84,11 @@ class ReferencePool:
         self._unnamed = 0
         self.reset()
 
+    @property
+    def room(self) -> int:
+        """Number of recent images that are kept; those that are in a batch will not serve it, hence twice as many."""
+        return 2 * self.num_references
+
     def reset(self) -> None:
         """Forgets the images seen and starts the random pairing anew, so that a run repeats itself."""
         self._generator.manual_seed(self.seed)
@@ -113,12 +118,19 @@ class ReferencePool:
             memory may have another number of patches.
         """
         count = len(patch_tokens)
-        num_partners = min(self.num_references, count - 1)
-        partners = random_partners(count, num_partners, self._generator).to(patch_tokens.device)
-        recalled = self._recalled(identities)[: self.num_references - num_partners]
+        partners = self._draw(count).to(patch_tokens.device)
+        recalled = self._recalled(identities)[: self.num_references - partners.shape[1]]
         return [patch_tokens[theirs] for theirs in partners.unbind(dim=1)] + [
             recent.to(patch_tokens).expand(count, -1, -1) for recent in recalled
         ]
+
+    def pass_over(self, count: int) -> None:
+        """Draws for a batch that is not scored, so that those after it get the partners that they would have got.
+
+        Args:
+            count: Number of images in the batch.
+        """
+        self._draw(count)
 
     def remember(self, patch_tokens: Tensor, identities: Sequence[str] | None = None) -> None:
         """Keeps the patches of the last images of a batch for those that come alone.
@@ -130,13 +142,15 @@ class ReferencePool:
         if not self.num_references:
             return
         names = identities or [self._new_name() for _ in patch_tokens]
-        # Room for as many again, because those that are in the next batch will not serve it.
-        room = 2 * self.num_references
-        for name, tokens in list(zip(names, patch_tokens, strict=True))[-room:]:
+        for name, tokens in list(zip(names, patch_tokens, strict=True))[-self.room :]:
             self._recent.pop(name, None)
             self._recent[name] = tokens.clone()
-        while len(self._recent) > room:
+        while len(self._recent) > self.room:
             self._recent.popitem(last=False)
+
+    def _draw(self, count: int) -> Tensor:
+        """Partners of each image of a batch, ``(count, n)``."""
+        return random_partners(count, min(self.num_references, count - 1), self._generator)
 
     def _recalled(self, identities: Sequence[str] | None) -> list[Tensor]:
         """Recent images that are not in the batch, newest first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import folder, instruments, stream, tower
+from benchmarks.speed import evaluation, folder, instruments, stream, tower
 from tests.helpers import TINY
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    for module in (tower, folder, stream):
+    for module in (tower, folder, evaluation, stream):
         monkeypatch.setattr(module, "random_model", partial(instruments.random_model, TINY))
     yield
     logging.disable(logging.NOTSET)
@@ -87,8 +87,17 @@ def test_folder_is_measured_with_what_a_prediction_writes(monkeypatch, capsys):
     assert kilobytes > 1
 
 
+def test_a_test_is_measured_which_scores_each_image_once(monkeypatch, capsys):
+    start(monkeypatch, "evaluation", "--images", "5", "--size", "96", "--batch-size", "2", "--adaptation-steps", "0")
+    printed = capsys.readouterr().out
+    assert "5 images of 96×96 pixels, 5 scored" in printed
+    whole, alone, ratio = map(float, re.findall(r"^(?:whole|model|ratio)\D+([\d.]+)", printed, re.M))
+    assert whole > alone > 0
+    assert ratio == pytest.approx(whole / alone, rel=0.5)
+
+
 def test_help_names_the_subjects():
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "{tower,folder,stream}" in found.stdout
+    assert "{tower,folder,evaluation,stream}" in found.stdout
