@@ -51,6 +51,8 @@ class Notes(Callback):
 
 def run(name, action):
     notes, model = Notes(), DualImageCLIP(backbone=EMBEDDED, adaptation_steps=0)
+    compare, compared = model.model.compare, []
+    model.model.compare = lambda images, names, *others: compared.extend(names) or compare(images, names, *others)
     engine = Engine(
         default_root_dir=folder / "results" / name, accelerator="cpu", devices=2, strategy="ddp",
         enable_progress_bar=False, callbacks=[notes],
@@ -60,6 +62,7 @@ def run(name, action):
     rank = os.environ["LOCAL_RANK"]
     written = {
         "paths": {stage: [item.image_path for item in found] for stage, found in items.items()},
+        "compared": compared,
         "scores": {item.image_path: float(item.pred_score) for item in items["test"] + items["predict"]},
         "metrics": result[0] if items["test"] else None,
         "labels": {batch.image_path[0]: bool(batch.pred_label) for batch in result} if items["predict"] else None,
@@ -151,6 +154,9 @@ def test_every_image_is_scored_by_exactly_one_process(runs, name):
         shares = [note["paths"][stage] for note in runs.notes[name]]
         assert Counter(shares[0] + shares[1]) == Counter(images(runs.folder / where))
         assert all(shares)
+    # Those of a validation are not compared again in the test.
+    compared = [note["compared"] for note in runs.notes[name]]
+    assert Counter(compared[0] + compared[1]) == Counter(images(runs.folder / where))
 
 
 def test_a_test_without_validation_images_is_shared_as_well(runs):
