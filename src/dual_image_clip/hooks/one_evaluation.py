@@ -228,6 +228,7 @@ def _bytes_of(tensor: Tensor) -> Any:
 
 
 def _settings_of(thing: Any) -> dict[str, Any]:
+    # Settings are public; what is private changes in a run, as generators and notes of warnings do.
     return {name: value for name, value in vars(thing).items() if not name.startswith("_")}
 
 
