@@ -66,7 +66,7 @@ class _Found(NamedTuple):
     comparison: Any
 
     @property
-    def count(self) -> int:
+    def num_images(self) -> int:
         """Number of images."""
         return len(self.comparison.patch_maps)
 
@@ -165,7 +165,7 @@ class OneEvaluation(Callback):
         """Brings a model into the state in which it would be, had it compared all batches so far."""
         model.reset()
         for each in self._found[: self._place - len(self._passed)]:
-            model.pass_over(each.count)
+            model.pass_over(each.num_images)
         for batch in self._passed:
             model.compare(*batch)
         self.forget()
