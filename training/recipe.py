@@ -180,7 +180,7 @@ class PhotographRecipe:
     drawn_relations: float = 1.0
     distances: float = 1.0
     text: float = 0.1
-    kept_share: float = 0.0
+    kept_share: float = 0.4
     loss: LossRecipe = field(
         default_factory=lambda: LossRecipe(
             language=0.3, visual=0.0, joint=0.0, image=0.0, class_token=0.2, auxiliary=0.0, adapted_share=0.0
@@ -219,4 +219,4 @@ class Recipe:
     loss: LossRecipe = field(default_factory=LossRecipe)
     photographs: PhotographRecipe = field(default_factory=PhotographRecipe)
     start: str | None = None
-    temperature: float = 0.4
+    temperature: float = 1.0
