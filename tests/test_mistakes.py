@@ -41,6 +41,10 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "message"),
     [
         (["--model.num_references", "-1"], "num_references must be at least 0, got -1"),
+        (
+            ["--model.image_size", "100"],
+            "image_size must be a whole multiple of 16, the patch size of tiny-vit, got 100",
+        ),
         (["--model.pretrained", "gone.safetensors"], "pretrained='gone.safetensors' is neither a file nor a tag"),
         (["--model.backbone", "ViT-9"], "backbone='ViT-9' is not an open_clip model"),
         (

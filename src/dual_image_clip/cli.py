@@ -163,6 +163,7 @@ def _load_model(options: argparse.Namespace, **arguments: Any) -> "DualImageCLIP
         return DualImageCLIP(
             num_references=options.num_references,
             adaptation_steps=options.adaptation_steps,
+            image_size=options.image_size,
             value_range=None if options.value_range is None else tuple(options.value_range),
             **{name: value for name, value in chosen.items() if value is not None},
             **arguments,
@@ -253,6 +254,13 @@ def _add_model_arguments(command: argparse.ArgumentParser) -> None:
         "--backbone",
         help="CLIP architecture (default: ViT-B-16-plus-240, 0.8 GB to download once); "
         "dual-image-clip-demo lies inside the package, for a first try",
+    )
+    command.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="pixels of the short side that photos are brought to; more show smaller defects, and take time and memory "
+        "(default: the backbone's own, 240)",
     )
     command.add_argument("--pretrained", help="tag of open_clip's, or a file of weights, for machines without internet")
     command.add_argument("--debug", action="store_true", help="show where in the program a mistake was found")

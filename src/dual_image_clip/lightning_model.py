@@ -32,6 +32,7 @@ from dual_image_clip.hooks import (
     clip_pre_processor,
     evaluated_image_paths,
     require_enough_images,
+    require_same_resolution,
     shuffle_samples,
 )
 from dual_image_clip.method import (
@@ -50,8 +51,6 @@ from dual_image_clip.weights import class_embeddings, load_backbone
 
 __all__ = ["DualImageCLIP"]
 
-_DEFAULT_IMAGE_SIZE = 240
-
 
 class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, AnomalibModule):  # type: ignore[misc]
     """Finds defects in images of a product it was never trained on.
@@ -67,17 +66,18 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
     visual only            ``adaptation_steps=0, lambda_2=0, lambda_3=0, lambda_5=0``
     ====================== =====================================================================
 
-    A checkpoint carries golden samples along. Before an evaluation the images of a datamodule's test set are put into a
-    random order, because anomalib sorts them by defect and partners are drawn from the same batch. On several devices
-    (``strategy="ddp"``) each image has its partners in its own process, to which ``Engine.predict`` returns it.
+    A checkpoint carries golden samples along. A datamodule's test images are put into a random order first, because
+    anomalib sorts them by defect and partners are drawn from the same batch. On several devices (``strategy="ddp"``)
+    each image has its partners in its own process, to which ``Engine.predict`` returns it.
 
     Args:
-        class_name: What the images show, such as ``"metal nut"``. Without it, the category of the datamodule, else
-            ``"object"``.
+        class_name: What the images show, such as ``"metal nut"``; else the datamodule's category, else ``"object"``.
         backbone: An architecture known to open_clip, with a plain ViT image tower, or
             :data:`dual_image_clip.weights.EMBEDDED`.
         pretrained: A tag of open_clip's for it, a local ``.safetensors`` or PyTorch checkpoint,
             :data:`dual_image_clip.weights.EMBEDDED`, or ``None`` for random weights.
+        image_size: Resolution: pixels that the short side of an image is brought to, and side of the squares that the
+            tower is given; a multiple of the patch size. ``None`` takes the backbone's own, the paper's 240.
         num_references: Unlabelled images that each image is compared with; 0 for none (Fig. 5a).
         aggregation: What becomes of the distances to several references: ``"minimum"`` (Eq. 5), ``"lowest_third"`` or
             ``"median"``; see :class:`~dual_image_clip.method.ReferenceSettings`.
@@ -98,15 +98,14 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
             :class:`~dual_image_clip.hooks.LabelFreePostProcessor` for what sets it else.
         value_range: Values of photos of more than 8 bits that become 0 and 1; see :mod:`dual_image_clip.photos`.
         seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and evaluation's order.
-        pre_processor: Pre-processor, or whether to use the default: short side to the backbone's image size.
+        pre_processor: Pre-processor, or whether to use the default: short side to ``image_size``.
         post_processor: Post-processor, or whether to use the default.
         evaluator: Evaluator, or whether to use the default: the paper's six metrics.
         visualizer: Visualizer, or whether to use :class:`~dual_image_clip.prediction.HeatmapVisualizer`.
 
     Raises:
         ValueError: An argument is out of its range, the backbone or tag is unknown, or a checkpoint does not fit.
-        GoldenImageError: ``few_shot_source`` does not exist or has fewer than ``k_shot`` images, or it is given without
-            ``k_shot``.
+        GoldenImageError: ``few_shot_source`` does not exist, has fewer than ``k_shot`` images, or is given without it.
         TypeError: The backbone has no plain ViT image tower.
         WeightsUnavailableError: The weights could not be downloaded.
     """
@@ -116,6 +115,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         class_name: str | None = None,
         backbone: str = "ViT-B-16-plus-240",
         pretrained: str | Path | None = "laion400m_e32",
+        image_size: int | None = None,
         num_references: int = 1,
         aggregation: str = "minimum",
         k_shot: int = 0,
@@ -155,7 +155,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         self.golden = GoldenImages(references.k_shot, references.few_shot_source, seed)
         self.class_name = self._chosen_class_name = text.class_name
         self.seed = seed
-        self.backbone = load_backbone(backbone, pretrained)
+        self.backbone = load_backbone(backbone, pretrained, image_size)
         self.model: DualImageCLIPModel = DualImageCLIPModel(
             encoder=DualPathEncoder(self.backbone.clip.visual),
             references=ReferencePool(references.num_references, seed),
@@ -258,9 +258,9 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         return [UnusableFiles(self.reader), *components, report]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the class name and the golden images that were in use."""
+        """Keeps the class name, the resolution and the golden images that were in use."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["dual_image_clip_class_name"] = self.class_name
+        checkpoint.update(dual_image_clip_class_name=self.class_name, dual_image_clip_image_size=self.model.image_size)
         checkpoint["dual_image_clip_golden_paths"] = self.golden.encoded
         if self.golden.encoded:
             # Their tokens are in the checkpoint, so that it is of use where the folder is not.
@@ -268,6 +268,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the class name and the golden images that were in use."""
+        require_same_resolution(checkpoint.get("dual_image_clip_image_size"), self.model.image_size)
         super().on_load_checkpoint(checkpoint)
         self.class_name = checkpoint.get("dual_image_clip_class_name")
         if paths := checkpoint.get("dual_image_clip_golden_paths"):
@@ -286,7 +287,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
         """Bilinear resizing to a height and width, by default of the short side to 240, and CLIP's normalisation."""
-        return clip_pre_processor(image_size or _DEFAULT_IMAGE_SIZE)
+        return clip_pre_processor(image_size or 240)
 
     @staticmethod
     def configure_post_processor() -> LabelFreePostProcessor:

@@ -115,7 +115,7 @@ class DualImageCLIPModel(nn.Module):
         adaptation: How the adapter of an image is fitted.
         weights: λ₁ … λ₅.
         temperature: τ of the text scores.
-        image_size: Height and width of the square that the tower was trained on; larger images are cut into tiles.
+        image_size: Height and width of the square that the tower is given; larger images are cut into tiles.
         image_mean: Mean of each channel that images were normalised with.
         image_std: Standard deviation of each channel that images were normalised with.
         smooth: Whether maps are smoothed with a 3×3 mean before they are upsampled.

@@ -66,8 +66,8 @@ class Portions:
                     raise
                 if stop - start <= 1:
                     msg = (
-                        "memory does not suffice for a single image: set adaptation_steps=0, lower num_references and "
-                        "k_shot, cut long images into parts, or take a smaller backbone"
+                        "memory does not suffice for a single image: set adaptation_steps=0, lower image_size, "
+                        "num_references and k_shot, cut long images into parts, or take a smaller backbone"
                     )
                     raise NotEnoughMemoryError(msg) from error
                 most = self._most = (stop - start) // 2

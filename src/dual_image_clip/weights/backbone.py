@@ -14,6 +14,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.model import CLIPVisionCfg
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Backbone:
     Attributes:
         clip: The open_clip model, frozen, in evaluation mode, on the CPU.
         tokenizer: Turns prompts into token ids, ``(n, context_length)``.
-        image_size: Height and width in pixels of the images it was trained on.
+        image_size: Height and width in pixels of the images it is given: the square that was asked for, or what it was
+            trained on.
         image_mean: Mean of each channel that its input is normalised with.
         image_std: Standard deviation of each channel that its input is normalised with.
         temperature: τ, the inverse of its learned logit scale.
@@ -80,7 +82,7 @@ def _open_clip_kept_quiet() -> Iterator[None]:
 
 
 @_open_clip_kept_quiet()
-def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
+def load_backbone(backbone: str, pretrained: str | Path | None, image_size: int | None = None) -> Backbone:
     """Creates a CLIP model and loads its weights.
 
     Args:
@@ -89,13 +91,15 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
             PyTorch checkpoint, a folder that holds one under the Hugging Face hub's name, :data:`EMBEDDED`, or ``None``
             for random weights. With ``backbone=EMBEDDED``, the default tag ``laion400m_e32`` stands for the embedded
             weights, too, so that the backbone alone need be named.
+        image_size: Side in pixels of the square that it is given, a multiple of its patch size; ``None`` for the height
+            and width that it was trained on.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: The architecture or tag is unknown, the file is no checkpoint or one of another architecture, or a
-            weight is not finite.
+        ValueError: The architecture or tag is unknown, the image size is no multiple of the patch size, the file is no
+            checkpoint or one of another architecture, or a weight is not finite.
         FileNotFoundError: The local file does not exist, or the folder holds none.
         WeightsUnavailableError: The weights could not be downloaded.
         TypeError: The image tower is not a plain ViT.
@@ -105,6 +109,8 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     if pretrained == EMBEDDED:
         backbone = EMBEDDED
     _require_known(backbone)
+    if image_size is not None:
+        _require_whole_patches(image_size, backbone)
     weights = _find_weights(backbone, pretrained)
     if weights == EMBEDDED_WEIGHTS:
         _say_that_embedded_is_a_demo()
@@ -112,7 +118,7 @@ def load_backbone(backbone: str, pretrained: str | Path | None) -> Backbone:
     require_plain_vit(clip.visual)
     _require_finite(clip, f"backbone={backbone!r} with pretrained={str(pretrained)!r}")
     clip = clip.requires_grad_(False).eval()
-    size = clip.visual.image_size
+    size = image_size or clip.visual.image_size
     preprocessing = getattr(clip.visual, "preprocess_cfg", None) or {}
     return Backbone(
         clip=clip,
@@ -210,6 +216,29 @@ def _require_known(backbone: str) -> None:
         hint = _did_you_mean(_close_matches(backbone, names), "open_clip.list_models() names them all")
         msg = f"backbone={backbone!r} is not an open_clip model; {hint}"
         raise ValueError(msg)
+
+
+def _require_whole_patches(image_size: Any, backbone: str) -> None:
+    """Checks an image size before there are weights, by what open_clip knows of the architecture."""
+    config = open_clip.get_model_config(backbone)["vision_cfg"]
+    if not _looks_plain(config):
+        # The tower itself is refused later on.
+        return
+    patch = config.get("patch_size", CLIPVisionCfg.patch_size)
+    step = patch if isinstance(patch, int) else math.lcm(*patch)
+    if isinstance(image_size, int) and image_size > 0 and image_size % step == 0:
+        return
+    if isinstance(image_size, int | float) and 0 < image_size < math.inf:
+        below = int(image_size // step) * step
+        allowed = f"{below} or {below + step}" if below else f"{step}"
+    else:
+        own = config.get("image_size", CLIPVisionCfg.image_size)
+        allowed = f"{own if isinstance(own, int) else min(own)}"
+    msg = (
+        f"image_size must be a whole multiple of {step}, the patch size of {backbone}, got {image_size!r}: "
+        f"set it to {allowed}, or leave it out"
+    )
+    raise ValueError(msg)
 
 
 def _known_tags(backbone: str) -> list[str]:
