@@ -89,7 +89,7 @@ def test_model_is_left_as_it_was():
     make_detector(model)(images)
     again, expected = model.model(model.pre_process(images)), untouched(model.pre_process(images))
     assert torch.equal(again.anomaly_map, expected.anomaly_map)
-    assert make_detector(model).model.encoder is model.model.encoder
+    assert make_detector(model).model.encoder.visual is model.model.encoder.visual
 
 
 def test_detector_without_components_gives_the_raw_scores():

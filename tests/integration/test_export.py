@@ -89,6 +89,13 @@ def tiles(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
 
 
 @pytest.fixture(scope="module")
+def enlarged(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
+    """The same at another resolution than the tower's own, two larger tiles."""
+    model = small_model(golden, learning_rate=0.01, image_size=96)
+    return model, export(model, tmp_path_factory.mktemp("enlarged"), "onnx", input_size=(100, 150))
+
+
+@pytest.fixture(scope="module")
 def plain(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """The demo checkpoint without adaptation, as an OpenVINO file for images of 300×300."""
     settings = {"num_references": 0, "k_shot": 2, "few_shot_source": golden, "threshold": 0.4, "adaptation_steps": 0}
@@ -96,7 +103,7 @@ def plain(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     return model, export(model, tmp_path_factory.mktemp("plain"), "openvino", input_size=(300, 300))
 
 
-@pytest.fixture(params=["adapted", "tiles"])
+@pytest.fixture(params=["adapted", "tiles", "enlarged"])
 def onnx_file(request) -> tuple[DualImageCLIP, Path, Tensor]:
     model, path = request.getfixturevalue(request.param)
     return model, path, drawn_images(3, (240, 240) if request.param == "adapted" else (100, 150))

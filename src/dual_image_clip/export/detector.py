@@ -14,6 +14,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from dual_image_clip.export.closed_form import fit_adapters_in_closed_form
+from dual_image_clip.export.fixed_encoder import FixedSizeEncoder
 from dual_image_clip.export.fixed_pseudo_anomaly import FixedPseudoAnomaly, fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import fixed_transform, output_size
 from dual_image_clip.hooks import LabelFreePostProcessor
@@ -21,6 +22,7 @@ from dual_image_clip.method import (
     AdaptationSettings,
     AdaptationTask,
     Adapters,
+    DualPathEncoder,
     PseudoAnomalies,
     PseudoAnomalyGenerator,
     ReferencePool,
@@ -48,13 +50,14 @@ class ExportableModel(DualImageCLIPModel):
     Its only references are the golden images, and its pseudo anomaly is the same for every image.
 
     Args:
-        model: The model, whose encoder is shared.
+        model: The model.
+        encoder: Its encoder, or one of the same weights.
         pseudo_anomalies: Corrupts images, the same way every time.
     """
 
-    def __init__(self, model: DualImageCLIPModel, pseudo_anomalies: nn.Module) -> None:
+    def __init__(self, model: DualImageCLIPModel, encoder: DualPathEncoder, pseudo_anomalies: nn.Module) -> None:
         super().__init__(
-            encoder=model.encoder,
+            encoder=encoder,
             references=ReferencePool(0, 0),
             pseudo_anomalies=model.pseudo_anomalies,
             adaptation=model.adaptation,
@@ -127,13 +130,16 @@ class ExportableDetector(ExportMixin, LightningModule):
         _require_something_to_compare(model)
         _warn_of_no_threshold(post_processor)
         transform: Any = getattr(pre_processor, "transform", None)
+        encoder = model.encoder
         if input_size is None:
             pseudo_anomalies: nn.Module = _SameForEveryImage(copy.deepcopy(model.pseudo_anomalies))
         else:
-            pseudo_anomalies = fixed_pseudo_anomaly(model.pseudo_anomalies, output_size(transform, input_size))
+            size = output_size(transform, input_size)
+            encoder = FixedSizeEncoder(encoder, tile_layout(size, model.image_size).tile_size)
+            pseudo_anomalies = fixed_pseudo_anomaly(model.pseudo_anomalies, size)
             transform = fixed_transform(transform, input_size)
         self.transform = transform
-        self.model = ExportableModel(model, pseudo_anomalies)
+        self.model = ExportableModel(model, encoder, pseudo_anomalies)
         self.post_processor = post_processor
         self.to(model.text_embeddings.device).eval()
 

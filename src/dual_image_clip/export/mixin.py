@@ -70,7 +70,7 @@ class ExportsDetector:
         Args:
             export_root: Folder.
             model_file_name: Name of the file without its suffix.
-            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            input_size: Height and width of the images that it will get; the model's image size by default.
             **kwargs: Arguments of ``torch.onnx.export``.
 
         Returns:
@@ -103,7 +103,7 @@ class ExportsDetector:
         Args:
             export_root: Folder.
             model_file_name: Name of the file without its suffix.
-            input_size: Height and width of the images that it will get; the backbone's image size by default.
+            input_size: Height and width of the images that it will get; the model's image size by default.
             compression_type: ``FP16`` or none.
             **kwargs: Further arguments of anomalib's ``to_openvino``.
 

@@ -104,7 +104,7 @@ class DualPathEncoder(nn.Module):
         patches = convolution(images.to(convolution.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = self.visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
-        return self.visual.ln_pre(tokens + self._position_embedding(rows, columns).to(tokens.dtype))
+        return self.visual.ln_pre(tokens + self.position_embedding(rows, columns).to(tokens.dtype))
 
     def _grid_shape(self, images: Tensor) -> tuple[int, int]:
         patch_height, patch_width = self.patch_size
@@ -120,7 +120,16 @@ class DualPathEncoder(nn.Module):
             raise ValueError(msg)
         return height // patch_height, width // patch_width
 
-    def _position_embedding(self, rows: int, columns: int) -> Tensor:
+    def position_embedding(self, rows: int, columns: int) -> Tensor:
+        """What the tower adds to the class token and to each patch, so that it knows their place.
+
+        Args:
+            rows: Patches from top to bottom.
+            columns: Patches from left to right.
+
+        Returns:
+            The tower's own, interpolated where it was trained on another grid, ``(1 + rows · columns, width)``.
+        """
         embedding = self.visual.positional_embedding
         if (rows, columns) == tuple(self.visual.grid_size):
             return embedding
