@@ -66,9 +66,8 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
     visual only            ``adaptation_steps=0, lambda_2=0, lambda_3=0, lambda_5=0``
     ====================== =====================================================================
 
-    A checkpoint carries golden samples along. A datamodule's test images are put into a random order first, because
-    anomalib sorts them by defect and partners are drawn from the same batch. On several devices (``strategy="ddp"``)
-    each image has its partners in its own process, to which ``Engine.predict`` returns it.
+    Checkpoints carry golden samples along. Test images are put into a random order first, because anomalib sorts them
+    by defect and partners are drawn from the same batch; with ``strategy="ddp"``, from that of the same process.
 
     Args:
         class_name: What the images show, such as ``"metal nut"``; else the datamodule's category, else ``"object"``.
