@@ -15,8 +15,8 @@ from tests.drawn_data import make_photos, save
 BIN = Path(sys.executable).parent
 MODEL = ["--model", "DualImageCLIP", "--model.backbone", EMBEDDED, "--model.adaptation_steps", "0"]
 DEMO = (
-    f"{EMBEDDED} is a small demonstration model trained on drawn images. It is not CLIP: use it to try the package, "
-    "and ViT-B-16-plus-240 with laion400m_e32 to find defects."
+    f"{EMBEDDED} is a small demonstration model, trained on drawn images and pieces of eighteen photographs. It is not "
+    "CLIP: use it to try the package, and ViT-B-16-plus-240 with laion400m_e32 to find defects."
 )
 # What anomalib's imports say, with any model.
 _OF_IMPORTS = ("timm.models.layers", "anomalib.models.image.dinomaly.components.layers")

@@ -286,7 +286,7 @@ def _first_line(error: Exception) -> str:
 @functools.cache
 def _say_that_embedded_is_a_demo() -> None:
     logger.warning(
-        "%s is a small demonstration model trained on drawn images. It is not CLIP: use it to try the package, "
-        "and ViT-B-16-plus-240 with laion400m_e32 to find defects.",
+        "%s is a small demonstration model, trained on drawn images and pieces of eighteen photographs. It is not "
+        "CLIP: use it to try the package, and ViT-B-16-plus-240 with laion400m_e32 to find defects.",
         EMBEDDED,
     )
