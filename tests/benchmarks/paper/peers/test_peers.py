@@ -99,7 +99,8 @@ def test_peers_score_drawn_images_in_inference_mode(drawn, peer):
         assert torch.isfinite(values).all()
         assert values.min() >= 0
         assert values.max() <= PEERS[peer]
-        assert values.std() > 1e-3
+        # Text scores at τ = 1 are all near 0.5.
+        assert values.std() > 1e-4
 
 
 @pytest.mark.parametrize("peer", PEERS)
