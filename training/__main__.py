@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import safetensors.torch
 import torch
 from omegaconf import OmegaConf
@@ -60,20 +61,24 @@ def train(recipe: Recipe, folder: Path) -> None:
     data = load_training_set(data_folder, recipe.data)
     if recipe.start:
         clip.load_state_dict(safetensors.torch.load_file(recipe.start))
-        texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
     else:
-        text_file = folder / "text.pt"
-        if text_file.is_file():
-            clip.load_state_dict(torch.load(text_file, weights_only=True))
-        else:
-            fit_text_tower(clip, book, recipe)
-            torch.save(clip.state_dict(), text_file)
-        texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
+        _train_text(clip, book, recipe, folder / "text.pt")
+    texts = embed_words(clip, book, _PROMPTS_OF_A_WORD, recipe.seed)
+    if not recipe.start:
         ImageTraining(clip, texts, data, recipe, folder / "images.pt").run()
     if recipe.photographs.steps:
         PhotographTraining(clip, texts, data, recipe, folder / "photographs.pt").run()
     export(clip, recipe, folder)
     logger.info("exported to %s", folder)
+
+
+def _train_text(clip: open_clip.CLIP, book: PromptBook, recipe: Recipe, done: Path) -> None:
+    """Fits the text tower, or takes it from the file of an earlier run."""
+    if done.is_file():
+        clip.load_state_dict(torch.load(done, weights_only=True))
+    else:
+        fit_text_tower(clip, book, recipe)
+        torch.save(clip.state_dict(), done)
 
 
 def _keep_recipe(recipe: Recipe, path: Path) -> None:

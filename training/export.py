@@ -18,6 +18,6 @@ def export(clip: open_clip.CLIP, recipe: Recipe, folder: Path) -> None:
         folder: Where ``NAME.safetensors`` goes, beside the architecture that the model was built from.
     """
     weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
-    # What the detector takes for τ; training used it for its text scores throughout.
+    # What the detector takes for τ.
     weights["logit_scale"] = torch.tensor(1 / recipe.temperature).log().half()
     safetensors.torch.save_file(weights, folder / f"{recipe.name}.safetensors")

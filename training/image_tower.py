@@ -25,6 +25,7 @@ from training.batches import (
     draw_batch,
     photograph,
 )
+from training.distillation import distances_to
 from training.drawn_set import IMAGE_SIZE, FamilyData
 from training.losses import (
     PatchLabels,
@@ -89,14 +90,12 @@ class Step(NamedTuple):
         loss: The sum of all losses.
         losses: Each of them by name.
         scores: Patch and image scores with their labels, by name, for the log.
-        window: Row and column, in patches, of the place in the position embedding where the images lay.
         patch_tokens: Patch tokens of length one, ``(P · 4, N, D)``.
     """
 
     loss: Tensor
     losses: dict[str, float]
     scores: dict[str, tuple[Tensor, Tensor]]
-    window: tuple[int, int]
     patch_tokens: Tensor
 
 
@@ -216,7 +215,7 @@ class ImageTraining:
         scores = {f"pixel {name}": (each.detach()[counted], patch_labels) for name, each in maps.items()}
         scores |= {f"image {name}": (each.detach()[shown], image_labels) for name, each in images.items()}
         loss = sum((getattr(weights, name) * value for name, value in losses.items()), torch.zeros(()))
-        return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores, window, patch_tokens)
+        return Step(loss, {name: float(value.detach()) for name, value in losses.items()}, scores, patch_tokens)
 
     def _adapters(
         self,
@@ -364,11 +363,8 @@ def reference_distances(
     Returns:
         ``(P · 4, N)``.
     """
-    products = patch_tokens.unflatten(0, (-1, IMAGES_PER_PRODUCT))
-    similarity = torch.einsum("pind,pjmd->pijnm", products, products).amax(dim=-1)
-    allowed = chosen_references(pairs, most_references, rng)
-    similarity = similarity.masked_fill(~torch.from_numpy(allowed)[..., None], -1.0)
-    return (1 - similarity.amax(dim=2)).flatten(0, 1)
+    references = torch.from_numpy(chosen_references(pairs, most_references, rng))
+    return distances_to([patch_tokens], references).view(patch_tokens.shape[:2])
 
 
 def chosen_references(pairs: np.ndarray, most_references: int, rng: np.random.Generator) -> np.ndarray:

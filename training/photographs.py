@@ -99,8 +99,6 @@ def _with_a_drawn_change(
     product, pair = (rng.integers(count) for count in family.images.shape[:2])
     mask = family.masks[product, pair]
     rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return piece, np.zeros((size, size), np.uint8)
     target = rng.integers(len(rows))
     row, column = (
         int(np.clip(place[target] - rng.integers(size), 0, length - size))
@@ -111,7 +109,7 @@ def _with_a_drawn_change(
     good, defective = (turned(each[cut], turn).astype(np.float32) for each in family.images[product, pair])
     change = float(rng.uniform(1, _STRONGEST_CHANGE)) * (defective - good)
     shown = turned(mask[cut], turn)
-    inside = piece[shown > 0].astype(np.float32).mean() + change[shown > 0].mean() if shown.any() else 0
+    inside = piece[shown > 0].mean() + change[shown > 0].mean()
     if not 0 <= inside <= _FULL_SCALE:
         change = -change
     return (piece + change).round().clip(0, _FULL_SCALE).astype(np.uint8), shown

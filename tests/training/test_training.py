@@ -20,10 +20,11 @@ from training.adapters import draw_adapters
 from training.architecture import build
 from training.batches import draw_batch
 from training.drawn_set import draw_training_set, load_training_set
-from training.image_tower import ImageTraining, learning_rate, make_optimizers, moment_of
+from training.image_tower import ImageTraining, Step, learning_rate, make_optimizers, moment_of
 from training.losses import label_patches
+from training.photograph_training import PhotographTraining
 from training.recipe import Recipe
-from training.text_tower import PromptBook, design_targets, fit_text_tower
+from training.text_tower import PromptBook, design_targets, embed_words, fit_text_tower
 
 pytestmark = pytest.mark.open_clip
 
@@ -216,3 +217,20 @@ def test_photographs_change_the_image_tower_by_the_share_that_is_not_kept(recipe
     assert changes[0].abs().max() > 1e-3
     torch.testing.assert_close(changes[1], changes[0] / 2, atol=3e-4, rtol=0)
     assert not changes[2].any()
+
+
+@pytest.mark.parametrize("name", ["features", "relations", "drawn_relations", "distances", "text"])
+def test_every_loss_of_photographs_counts_by_its_weight(recipe, done, tmp_path, name):
+    data = load_training_set(Path(done.data_folder), done.data)
+    clip = build(recipe, tmp_path)
+    texts = embed_words(clip, PromptBook(recipe.name, recipe.data.families), 3, 0)
+
+    training = PhotographTraining(clip, texts, data, recipe, tmp_path / "photographs.pt")
+
+    def first_step(weight: float) -> Step:
+        setattr(recipe.photographs, name, weight)
+        return training._losses(*training._draw(moment_of(0, [2])))
+
+    without, with_it = first_step(0.0), first_step(3.0)
+    assert with_it.losses[name] > 0
+    assert float((with_it.loss - without.loss).detach()) == pytest.approx(3 * with_it.losses[name], rel=1e-3)
