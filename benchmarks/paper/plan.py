@@ -35,6 +35,7 @@ class Setting:
         lambda_3: λ₃ of Eq. 13.
         lambda_4: λ₄ of Eq. 13.
         lambda_5: λ₅ of Eq. 13.
+        peak_share: What the maxima of Eq. 13 are, as in the model.
         adaptation_steps: Steps of the test-time adaptation; for ``ours`` and ``anoclip``.
         learning_rate: AdamW's learning rate.
         beta: β of the adaptation's loss.
@@ -50,6 +51,7 @@ class Setting:
     lambda_3: float = ScoreWeights.lambda_3
     lambda_4: float = ScoreWeights.lambda_4
     lambda_5: float = ScoreWeights.lambda_5
+    peak_share: float = ScoreWeights.peak_share
     adaptation_steps: int = AdaptationSettings.steps
     learning_rate: float = AdaptationSettings.learning_rate
     beta: float = AdaptationSettings.beta
@@ -67,8 +69,8 @@ class Setting:
 
     @property
     def weights(self) -> ScoreWeights:
-        """λ₁ … λ₅ as the model has them."""
-        return ScoreWeights(self.lambda_1, self.lambda_2, self.lambda_3, self.lambda_4, self.lambda_5)
+        """λ₁ … λ₅ and the share of the peak as the model has them."""
+        return ScoreWeights(self.lambda_1, self.lambda_2, self.lambda_3, self.lambda_4, self.lambda_5, self.peak_share)
 
     @property
     def adaptation(self) -> AdaptationSettings:

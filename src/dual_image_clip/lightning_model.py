@@ -49,8 +49,6 @@ from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
 from dual_image_clip.torch_model import DualImageCLIPModel
 from dual_image_clip.weights import class_embeddings, load_backbone
 
-__all__ = ["DualImageCLIP"]
-
 
 class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, AnomalibModule):  # type: ignore[misc]
     """Finds defects in images of a product it was never trained on.
@@ -87,6 +85,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         lambda_3: Weight of the class token's text score in the image score (Eq. 13).
         lambda_4: Weight of the largest A^V in the image score (Eq. 13).
         lambda_5: Weight of the largest A^T in the image score (Eq. 13).
+        peak_share: Share of an image's patches, the highest, whose mean is "the largest" (Eq. 13); 0 for the maximum.
         beta: Weight of the similarity loss; see :class:`~dual_image_clip.method.AdaptationSettings`.
         temperature: τ of Eq. 1. ``None`` takes the one the backbone learned, 0.01 for LAION's.
         adaptation_steps: AdamW steps of the test-time adaptation; 0 switches it off, and its tower pass.
@@ -124,6 +123,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         lambda_3: float = 1.0,
         lambda_4: float = 1.0,
         lambda_5: float = 1.0,
+        peak_share: float = 0.0,
         beta: float = 0.5,
         temperature: float | None = None,
         adaptation_steps: int = 2,
@@ -145,7 +145,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         # All that can be wrong with an argument is found before weights are loaded.
         text = TextSettings(class_name, temperature)
         references = ReferenceSettings(num_references, aggregation, k_shot, few_shot_source)
-        weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5)
+        weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5, peak_share)
         adaptation = AdaptationSettings(adaptation_steps, learning_rate, beta)
         reader = PhotoReader(value_range=value_range)
         pseudo_anomalies = PseudoAnomalyGenerator(texture_dir, seed)

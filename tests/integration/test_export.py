@@ -84,7 +84,7 @@ def adapted(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
 @pytest.fixture(scope="module")
 def tiles(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """A tiny tower, adaptation and images of 100×150, which become two tiles."""
-    model = small_model(golden, learning_rate=0.01, aggregation="median")
+    model = small_model(golden, learning_rate=0.01, aggregation="median", peak_share=0.1)
     return model, export(model, tmp_path_factory.mktemp("tiles"), "onnx", input_size=(100, 150))
 
 

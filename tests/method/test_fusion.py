@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -6,15 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dual_image_clip.method import ScoreWeights, fuse, joint_anomaly_map, tile_layout, to_pixels, upsample_map
-from dual_image_clip.method.fusion import fuse_maps, fuse_scores
+from dual_image_clip.method.fusion import fuse_maps, fuse_scores, peak
 from tests.helpers import assert_same, uniform
 
 patient = settings(deadline=None)
 seeds = st.integers(0, 2**31)
 sizes = st.integers(1, 4)
 weights_of_users = (
-    st.tuples(*[st.floats(0, 4)] * 5)
-    .filter(lambda values: any(values[:2]) and any(values[2:]))
+    st.tuples(*[st.floats(0, 4)] * 5, st.floats(0, 1))
+    .filter(lambda values: any(values[:2]) and any(values[2:5]))
     .map(lambda values: ScoreWeights(*values))
 )
 PRIMES = ScoreWeights(2.0, 3.0, 5.0, 7.0, 11.0)
@@ -48,8 +50,33 @@ def test_fused_score_is_eq_13():
         assert actual[image].item() == pytest.approx(expected + 7 * largest_visual, rel=1e-5)
 
 
+@patient
+@given(seed=seeds, height=sizes, width=sizes, share=st.floats(0, 1))
+def test_peak_is_the_mean_of_so_many_of_the_highest(seed, height, width, share):
+    maps = uniform(2, height, width, seed=seed)
+    found = peak(maps, share)
+    for image in range(2):
+        ranked = sorted(maps[image].flatten().tolist(), reverse=True)
+        highest = ranked[: max(1, math.floor(share * len(ranked)))]
+        assert found[image].item() == pytest.approx(sum(highest) / len(highest), rel=1e-5)
+
+
+def test_peak_of_no_share_is_the_maximum_to_the_last_digit():
+    maps = uniform(4, 15, 15)
+    assert torch.equal(peak(maps, 0.0), maps.amax(dim=(1, 2)))
+    assert torch.equal(peak(maps, 1.9 / 225), maps.amax(dim=(1, 2)))
+
+
+def test_a_single_patch_moves_a_score_of_a_share_by_its_part():
+    calm, chance = torch.zeros(1, 10, 10), torch.zeros(1, 10, 10)
+    chance[0, 4, 4] = 1
+    of_class, weights = torch.zeros(1), ScoreWeights(peak_share=0.04)
+    scores = [fuse_scores(of_class, each, each, weights).item() for each in (calm, chance)]
+    assert scores == pytest.approx([0, 0.25 + 0.25])
+
+
 def test_default_weights_are_those_of_the_paper():
-    assert ScoreWeights() == ScoreWeights(1.0, 1.5, 1.0, 1.0, 1.0)
+    assert ScoreWeights() == ScoreWeights(1.0, 1.5, 1.0, 1.0, 1.0, 0.0)
     assert ScoreWeights().map_maximum == pytest.approx(3.5)
     assert ScoreWeights().score_maximum == pytest.approx(4)
 
@@ -59,6 +86,9 @@ def test_default_weights_are_those_of_the_paper():
     [
         ({"lambda_4": -1.0}, "lambda_4 must be at least 0, got -1"),
         ({"lambda_2": float("nan")}, "lambda_2 must be at least 0"),
+        ({"peak_share": -0.1}, "peak_share must be at least 0, got -0.1"),
+        ({"peak_share": 2}, "peak_share must be at most 1, got 2"),
+        ({"peak_share": float("nan")}, "peak_share must be at least 0"),
         ({"lambda_1": 0, "lambda_2": 0}, "lambda_1 and lambda_2 must not both be 0"),
         ({"lambda_3": 0, "lambda_4": 0, "lambda_5": 0}, "nor lambda_3, lambda_4 and lambda_5 all"),
     ],

@@ -116,7 +116,9 @@ def literal_forward(model, images: Tensor, corners: list[tuple[int, int]]) -> tu
             copies = torch.cat([model.encoder(tile).patch_tokens.flatten(0, 2) for tile in copy_tiles])
             covered = literal_covered(pseudo.masks[index, 0], corners)
             text = literal_adapted_map(patches[index], copies, covered, visual + language, model)
-        score = w.lambda_3 * class_score + w.lambda_4 * visual.max() + w.lambda_5 * text.max()
+        highest = max(1, int(w.peak_share * len(text)))
+        largest = [sorted(each.tolist(), reverse=True)[:highest] for each in (visual, text)]
+        score = w.lambda_3 * class_score + w.lambda_4 * mean(largest[0]) + w.lambda_5 * mean(largest[1])
         scores.append(score.item())
         fused = (w.lambda_1 * visual + w.lambda_2 * text).reshape(len(corners), TILE // PATCH, TILE // PATCH).numpy()
         total, times = np.zeros(images.shape[-2:]), np.zeros(images.shape[-2:])
@@ -134,6 +136,11 @@ SETTINGS = {
     "dual with two references": {"references": 2, "steps": 0},
     "adapted": {"references": 0, "steps": 2},
     "all": {"references": 1, "steps": 2},
+    "three references, peaks of half the patches": {
+        "references": 3,
+        "steps": 0,
+        "weights": ScoreWeights(peak_share=0.5),
+    },
     "all with the paper's weights": {"references": 1, "steps": 2, "weights": ScoreWeights()},
     "all, five steps, two references, not smoothed": {"references": 2, "steps": 5, "smooth": False},
     "two golden images": {"references": 0, "steps": 0, "golden": 2},

@@ -21,9 +21,11 @@ class ScoreWeights:
         lambda_3: Weight of the class token's text score in the image score.
         lambda_4: Weight of the largest visual patch score in the image score.
         lambda_5: Weight of the largest text patch score in the image score.
+        peak_share: What "largest" means in the image score: the mean of so large a share of an image's patches, the
+            highest ones; see :func:`peak`. 0 for the paper's maximum.
 
     Raises:
-        ValueError: A weight is negative, or all of the map or of the score are 0.
+        ValueError: A weight is negative, all of the map or of the score are 0, or the share is not in 0..1.
     """
 
     lambda_1: float = 1.0
@@ -31,10 +33,14 @@ class ScoreWeights:
     lambda_3: float = 1.0
     lambda_4: float = 1.0
     lambda_5: float = 1.0
+    peak_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values."""
         require_at_least(0, **asdict(self))
+        if self.peak_share > 1:
+            msg = f"peak_share must be at most 1, got {self.peak_share}"
+            raise ValueError(msg)
         if self.map_maximum == 0 or self.score_maximum == 0:
             msg = "lambda_1 and lambda_2 must not both be 0, nor lambda_3, lambda_4 and lambda_5 all"
             raise ValueError(msg)
@@ -128,13 +134,33 @@ def fuse_scores(class_score: Tensor, visual_map: Tensor | None, text_map: Tensor
         class_score: Text score of the class token, ``(B,)``.
         visual_map: A^V ``(B, h, w)``, or ``None`` where an image has no reference.
         text_map: A^T ``(B, h, w)``; A^L where nothing was adapted.
-        weights: λ₃, λ₄ and λ₅.
+        weights: λ₃, λ₄ and λ₅, and what counts as the maximum.
 
     Returns:
         Scores ``(B,)``.
     """
-    score = weights.lambda_3 * class_score + weights.lambda_5 * text_map.amax(dim=(-2, -1))
-    return score if visual_map is None else score + weights.lambda_4 * visual_map.amax(dim=(-2, -1))
+    score = weights.lambda_3 * class_score + weights.lambda_5 * peak(text_map, weights.peak_share)
+    return score if visual_map is None else score + weights.lambda_4 * peak(visual_map, weights.peak_share)
+
+
+def peak(patch_map: Tensor, share: float) -> Tensor:
+    """The highest scores of an image, of which a single patch may be one by chance.
+
+    Args:
+        patch_map: Scores of patches, ``(B, h, w)``.
+        share: Share of the patches whose mean is taken, in 0..1; their number is rounded down, and is at least one.
+
+    Returns:
+        Mean of the highest scores, ``(B,)``.
+
+    Example:
+        >>> import torch
+        >>> patch_map = torch.tensor([[[0.0, 1.0], [0.5, 0.0]]])
+        >>> peak(patch_map, share=0), peak(patch_map, share=0.5)
+        (tensor([1.]), tensor([0.7500]))
+    """
+    scores = patch_map.flatten(1)
+    return scores.topk(max(1, int(share * scores.shape[1])), dim=1).values.mean(dim=1)
 
 
 def upsample_map(patch_map: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
