@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dual_image_clip.lightning_model import DualImageCLIP
+    from dual_image_clip.presets import BEST
 
-__all__ = ["DualImageCLIP"]
+__all__ = ["BEST", "DualImageCLIP"]
 __version__ = "0.1.0"
 
 
@@ -20,5 +21,9 @@ def __getattr__(name: str) -> "Any":
         from dual_image_clip.lightning_model import DualImageCLIP
 
         return DualImageCLIP
+    if name == "BEST":
+        from dual_image_clip.presets import BEST
+
+        return BEST
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
