@@ -10,7 +10,7 @@ from benchmarks.paper.peers import anoclip, clip, musc, winclip
 from benchmarks.paper.peers.scores import Scores
 from benchmarks.paper.plan import OURS, Setting
 from dual_image_clip.method import joint_anomaly_map, merge_tiles, random_partners
-from dual_image_clip.torch_model import PseudoAnomalousCopies
+from dual_image_clip.torch_model import DualImageCLIPModel, PseudoAnomalousCopies
 
 _AT_ONCE = 16
 
@@ -106,22 +106,32 @@ def reference_map(features: CategoryFeatures, setting: Setting, seed: int) -> Te
 
 def adapted_map(features: CategoryFeatures, setting: Setting, seed: int) -> Tensor:
     """A^T of every image, with an adapter fitted to it (Eq. 7–11), ``(N, T · h, w)``."""
-
-    def adapt() -> Tensor:
-        model = features.model(setting, seed)
-        joint = joint_anomaly_map(reference_map(features, setting, seed), language_map(features))
-        batches = (
-            each.split(_AT_ONCE) for each in (features.two_paths.patch_tokens, joint, *features.pseudo_anomalies(seed))
-        )
-        return torch.cat(
-            [
-                model.adapted_map(tokens, PseudoAnomalousCopies(*copies), some)
-                for tokens, some, *copies in zip(*batches, strict=True)
-            ]
-        )
-
     key = ("A^T", *_reference_key(setting), setting.adaptation_steps, setting.learning_rate, setting.beta, seed)
-    return features.memo(key, adapt)
+    return features.memo(key, lambda: adapt(features.model(setting, seed), features, setting, seed))
+
+
+def adapt(model: DualImageCLIPModel, features: CategoryFeatures, setting: Setting, seed: int) -> Tensor:
+    """Fits the adapters of a model, from where it has them start, to every image.
+
+    Args:
+        model: The model.
+        features: The images.
+        setting: How they are compared.
+        seed: Seed of pairing and pseudo anomalies.
+
+    Returns:
+        A^T, ``(N, T · h, w)``.
+    """
+    joint = joint_anomaly_map(reference_map(features, setting, seed), language_map(features))
+    batches = (
+        each.split(_AT_ONCE) for each in (features.two_paths.patch_tokens, joint, *features.pseudo_anomalies(seed))
+    )
+    return torch.cat(
+        [
+            model.adapted_map(tokens, PseudoAnomalousCopies(*copies), some)
+            for tokens, some, *copies in zip(*batches, strict=True)
+        ]
+    )
 
 
 def _reference_key(setting: Setting) -> tuple[int, str, int, str]:

@@ -1,0 +1,1 @@
+"""What each step past the paper is worth: ``python -m benchmarks.steps``."""
