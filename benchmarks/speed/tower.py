@@ -30,10 +30,13 @@ from benchmarks.speed.instruments import (
     random_model,
     time_in_turn,
 )
+from dual_image_clip import BEST
 from dual_image_clip.method import encode_ensemble, prompt_ensemble
 from dual_image_clip.weights import cached_text_embeddings
 
 MEMORY_BATCH = 32
+LARGE = 512
+ONE_BY_ONE = 48
 PRECISIONS = {"float32": False, "bfloat16 autocast": True}
 
 
@@ -50,9 +53,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def tower_rows(batch_size: int, rounds: int) -> list[tuple[str, str]]:
-    """Time of an image with and without adaptation against a bare pass, in both precisions."""
+    """Time of an image with and without adaptation, and with the preset, against a bare pass, in both precisions."""
     adapting = random_model(adaptation_steps=2)
     direct = random_model(adaptation_steps=0)
+    best = random_model(**BEST)
     clip = adapting.backbone.clip
     images = random_images(adapting, batch_size)
     candidates: dict[str, Callable[[], object]] = {
@@ -60,6 +64,7 @@ def tower_rows(batch_size: int, rounds: int) -> list[tuple[str, str]]:
         "bare pass, the same layers with this package's attention": lambda: ordinary_path(clip.visual, images),
         "without adaptation": lambda: direct.model(images),
         "with adaptation, 2 steps": lambda: adapting.model(images),
+        f"BEST, {BEST['num_references']} references": lambda: best.model(images),
     }
     rows = []
     for precision, enabled in PRECISIONS.items():
@@ -107,8 +112,12 @@ def process_rows() -> list[tuple[str, str]]:
     """Peak memory of a process, and what the plugin adds to the start of one."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh_process:
         peak = fresh_process.submit(peak_memory_gigabytes).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh_process:
+        before, after = fresh_process.submit(memory_of_one_by_one).result()
     return [
         (f"peak memory of a process, batch {MEMORY_BATCH} with adaptation, float32", f"{peak:.2f} GB"),
+        (f"BEST at {LARGE} pixels, one image after the other: once there are all references", f"{before:.0f} MB"),
+        (f"the same, {ONE_BY_ONE} images later", f"{after:.0f} MB"),
         ("plugin, in an interpreter that never imports anomalib", f"{plugin_start_milliseconds():.2f} ms"),
     ]
 
@@ -120,6 +129,18 @@ def peak_memory_gigabytes() -> float:
         model.model(random_images(model, MEMORY_BATCH))
     # Not getrusage: a process inherits the peak of the one that started it.
     return memory_megabytes("VmHWM") / 1000
+
+
+def memory_of_one_by_one() -> tuple[float, float]:
+    """Resident memory of this process in MB with the preset, when it has all its references and many images later."""
+    model = random_model(**BEST, image_size=LARGE)
+    by_then = []
+    for count in (model.model.references.room, ONE_BY_ONE):
+        for _ in range(count):
+            model.model(random_images(model, 1))
+        by_then.append(memory_megabytes("VmRSS"))
+    before, after = by_then
+    return before, after
 
 
 def plugin_start_milliseconds(repeats: int = 15) -> float:

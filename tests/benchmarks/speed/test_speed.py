@@ -60,7 +60,7 @@ def test_tower_is_measured_in_both_precisions(monkeypatch, capsys):
     start(monkeypatch, "tower", "--batch-size", "2", "--rounds", "1")
     printed = capsys.readouterr().out
     for precision in tower.PRECISIONS:
-        assert len(re.findall(rf"{precision}, batch 2: .* \d+ ms an image, [\d.]+ and [\d.]+ ×", printed)) == 4
+        assert len(re.findall(rf"{precision}, batch 2: .* \d+ ms an image, [\d.]+ and [\d.]+ ×", printed)) == 5
     assert re.search(r"float32, batch 2: bare pass, open_clip's encode_image .* 1\.00 and", printed)
     assert "text of a category, from the cache" in printed
 
@@ -72,8 +72,10 @@ def test_tower_is_what_is_measured_by_default(monkeypatch):
     assert (started[0].batch_size, started[0].rounds) == (8, 5)
 
 
-def test_process_is_measured():
+def test_process_is_measured(monkeypatch):
     assert 0.1 < tower.peak_memory_gigabytes() < 5
+    monkeypatch.setattr(tower, "ONE_BY_ONE", 2)
+    assert all(100 < megabytes < 5000 for megabytes in tower.memory_of_one_by_one())
     assert 0 < tower.plugin_start_milliseconds(repeats=1) < 1000
 
 
