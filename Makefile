@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
 # An environment of its own, with the lowest versions that pyproject.toml admits.
 LOWEST := .venv-lowest
+# As many processes as there are processors, each with one thread; four need some 8 GB.
+IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DEMO := datasets/solar_cells
 
 .PHONY: install test test-lowest lint demo train benchmark clean
@@ -18,8 +20,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test: install
-	$(BIN)/pytest
-	PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest -m open_clip
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(IN_PARALLEL)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(OLD_OPEN_CLIP) $(BIN)/pytest $(IN_PARALLEL) -m open_clip
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
@@ -28,7 +30,7 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 
 # Benchmarks, training and export files need extras that are not held at their lowest.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/pytest -m open_clip --ignore tests/benchmarks --ignore tests/training --ignore tests/integration/test_export.py
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(IN_PARALLEL) -m open_clip --ignore tests/benchmarks --ignore tests/training --ignore tests/integration/test_export.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -170,7 +170,7 @@ def half_a_results_file(path):
 @pytest.mark.parametrize(
     "content",
     [b"my notes", b"\n\n", b'{"fingerprint": "a"}\n' * 99, database_of_somebody_else, half_a_results_file],
-    ids=repr,
+    ids=["text", "blank lines", "lines of JSON", "another database", "half a file"],
 )
 def test_what_is_no_results_file_is_refused_and_not_touched(path, content):
     path.parent.mkdir()
