@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 OLD_OPEN_CLIP := $(VENV)/open_clip-2.24.0
 # An environment of its own, with the lowest versions that pyproject.toml admits.
 LOWEST := .venv-lowest
-# As many processes as there are processors, each with one thread; four need some 8 GB.
-IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Each process has one thread and takes up to 4 GB.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 DEMO := datasets/solar_cells
 
 .PHONY: install test test-lowest lint demo train benchmark clean
