@@ -1,7 +1,7 @@
 """Small models and data shared by the tests; nothing here needs a network."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import open_clip
 import pytest
@@ -33,3 +33,11 @@ def tiny_clip() -> nn.Module:
     clip = open_clip.create_model(TINY).eval()
     add_noise(clip.visual)
     return clip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Reports travel between processes as UTF-8, which the name of a file in a test's output need not be."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report

@@ -53,6 +53,11 @@ def _as_row(setting: Setting) -> Row:
     return lambda features, seed: score(features, setting, seed)
 
 
+def with_up_to(num_references: int, features: CategoryFeatures, seed: int) -> Scores:
+    """The preset with more references, or with all other images where there are fewer."""
+    return score(features, _best(num_references=min(num_references, len(features) - 1)), seed)
+
+
 def smoothed_before_the_maximum(features: CategoryFeatures, seed: int) -> Scores:
     """The preset with the 3×3 mean before the maximum, in place of the mean of the highest scores."""
     setting = _best(peak_share=0.0)
@@ -116,6 +121,7 @@ def _fused(features: CategoryFeatures, setting: Setting, compared: Tensor | None
 
 ROWS: dict[str, Row] = {
     **{name: _as_row(setting) for name, setting in SETTINGS.items()},
+    "Best, up to 64 references": partial(with_up_to, 64),
     "Best, 3×3 mean before the maximum": smoothed_before_the_maximum,
     "Best, neighbourhoods 1, 3": partial(neighbourhoods, (1, 3)),
     "Best, neighbourhoods 1, 3, 5": partial(neighbourhoods, (1, 3, 5)),

@@ -168,7 +168,7 @@ def run_benchmark(arguments, clone, monkeypatch):
     given = " ".join(arguments)
     if "seeds=" not in given:
         small.append("seeds=[0]")
-    if "demo.yaml" in given:
+    if "benchmarks/demo" in given:
         counts = "num_train: 8, num_test_normal: 5, num_test_anomalous: 5"
         small += ["data.categories=[gear]", f"data.arguments={{{counts}}}"]
     elif "data.categories=" not in given and "data.name=Folder" not in given:

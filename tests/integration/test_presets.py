@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.paper.plan import Setting
-from benchmarks.paper.plan_file import read_plan
 from dual_image_clip import BEST, DualImageCLIP, cli, presets
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_photos
@@ -26,11 +24,6 @@ def test_example_runs():
 def test_config_has_the_same_settings():
     config = yaml.safe_load((CONFIGS / "best.yaml").read_text(encoding="utf-8"))
     assert config["model"] == {"class_path": "DualImageCLIP", "init_args": BEST}
-
-
-def test_table_has_the_same_settings():
-    rows = read_plan(CONFIGS / "benchmarks" / "table1.yaml", []).studies["table1"].rows
-    assert rows["Best"] == Setting("ours", **BEST)
 
 
 def test_every_setting_is_another_than_the_papers():

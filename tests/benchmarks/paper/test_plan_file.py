@@ -6,6 +6,7 @@ import yaml
 from benchmarks.paper.plan import METHODS, Setting, as_number
 from benchmarks.paper.plan_file import read_plan
 from benchmarks.paper.results import METRICS
+from dual_image_clip import BEST
 from dual_image_clip.weights import EMBEDDED
 from tests.benchmarks.paper.helpers import ROOT
 
@@ -36,7 +37,8 @@ def published(name, label, metric, dataset="MVTecAD"):
 
 
 def test_there_is_a_file_for_every_study_and_no_other():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*STUDIES, "references", "demo", "anomalib_pipeline"}
+    others = {"references", "demo", "demo_table1", "anomalib_pipeline"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*STUDIES, *others}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -54,7 +56,7 @@ def test_every_study_is_of_the_papers_backbone_data_and_six_seeds(name):
     assert labels <= {*study.rows} or name == "table2"
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "demo"])
+@pytest.mark.parametrize("name", [*STUDIES, "demo", "demo_table1"])
 @pytest.mark.parametrize(
     ("data", "categories"), [("MVTecAD", "[screw]"), ("Visa", "null"), ("Folder", "null"), ("Procedural", "[gear,nut]")]
 )
@@ -74,6 +76,7 @@ def test_table_1():
         "MuSc, all images": Setting("musc"),
         "Ours": OURS,
         "Ours+": OURS_PLUS,
+        "Best": Setting("ours", **BEST),
     }
     assert {row.method for row in rows("table1").values()} == {*METHODS}
     assert read("table1").studies["table1"].metrics == [*METRICS]
@@ -160,8 +163,15 @@ def test_the_demo_has_every_study_and_needs_no_download():
     assert (plan.backbone, plan.pretrained, plan.data.name) == (EMBEDDED, EMBEDDED, "Procedural")
     assert len(plan.data.categories) == 8
     # "Ours+" is in every study, and is run once.
-    assert len(plan.settings) == 36
-    assert sum(len(study.rows) for study in plan.studies.values()) == 52
+    assert len(plan.settings) == 37
+    assert sum(len(study.rows) for study in plan.studies.values()) == 53
+
+
+def test_the_demos_table_1_is_that_of_the_demo():
+    whole, part = read("demo"), read("demo_table1")
+    assert list(part.studies) == ["table1"]
+    assert part.studies["table1"] == whole.studies["table1"]
+    assert (part.backbone, part.pretrained, part.data) == (whole.backbone, whole.pretrained, whole.data)
 
 
 def test_a_change_of_the_command_line_wins():
