@@ -1,6 +1,7 @@
 """Small models and data shared by the tests; nothing here needs a network."""
 
 import json
+import logging
 from collections.abc import Generator, Iterator
 
 import open_clip
@@ -24,6 +25,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """Commands quieten libraries for the rest of their process, which here is that of other tests."""
+    loggers = [logging.getLogger(name) for name in ("anomalib", "dual_image_clip", "lightning", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
