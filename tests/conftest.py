@@ -30,7 +30,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _loggers_as_before() -> Iterator[None]:
     """Commands quieten libraries for the rest of their process, which here is that of other tests."""
-    loggers = [logging.getLogger(name) for name in ("anomalib", "dual_image_clip", "lightning", "lightning.pytorch")]
+    libraries = ("anomalib", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric")
+    loggers = [logging.getLogger(name) for name in ("dual_image_clip", *libraries)]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

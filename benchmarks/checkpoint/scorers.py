@@ -70,9 +70,14 @@ class Scorers(NamedTuple):
 def _detector_scores(
     backbone: Backbone, category: CategoryImages, settings: Sequence[str]
 ) -> Iterator[tuple[str, Scores]]:
-    known_good: Any = category.known_good
-    features = CategoryFeatures(category, backbone, BATCH_SIZE, load_golden_images=lambda count, _: known_good[:count])
+    features = features_of(category, backbone)
     return ((name, score(features, SETTINGS[name], SEED)) for name in settings)
+
+
+def features_of(category: CategoryImages, backbone: Backbone) -> CategoryFeatures:
+    """What a backbone makes of a category, whose golden images are those known to be good."""
+    known_good: Any = category.known_good
+    return CategoryFeatures(category, backbone, BATCH_SIZE, load_golden_images=lambda count, _: known_good[:count])
 
 
 def untrained_backbone(backbone: str) -> Backbone:

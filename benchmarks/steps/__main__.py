@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,13 +20,12 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.checkpoint.areas import Areas, areas_under_curves
+from benchmarks.checkpoint.scorers import features_of
 from benchmarks.checkpoint.sets import held_out_families, solar_cells, textile_global, textile_local, validation
-from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.images import CategoryImages
 from benchmarks.steps.rows import BASE_ROW, ROWS
 from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
 
-BATCH_SIZE = 20
 SETS: dict[str, Callable[[int, int, int], Iterator[CategoryImages]]] = {
     "validation": validation,
     "solar_cells_to_choose": partial(solar_cells, part=slice(0, None, 2)),
@@ -74,9 +72,7 @@ def areas_of_rows(
     """
     areas: dict[str, list[Areas]] = {row: [] for row in rows}
     for category in categories:
-        known_good: Any = category.known_good
-        golden = partial(_first, known_good)
-        features = CategoryFeatures(category, backbone, BATCH_SIZE, load_golden_images=golden)
+        features = features_of(category, backbone)
         for row, found in areas.items():
             found.append(areas_under_curves(ROWS[row](features, seed), category))
     return {row: Areas(*map(float, np.mean(found, axis=0))) for row, found in areas.items()}
@@ -113,11 +109,6 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, help="side of the images in pixels (default: the backbone's own)")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     return parser.parse_args()
-
-
-def _first(images: Any, count: int, seed: int) -> Any:
-    del seed
-    return images[:count]
 
 
 def _figure(values: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
+from benchmarks.checkpoint.scorers import darkness_scores
 from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.methods import adapt, draw_partners, language_map, reference_map, score
 from benchmarks.paper.peers import musc
@@ -131,5 +132,6 @@ ROWS: dict[str, Row] = {
     "Best, RsCIN over all images": rescored,
     "Best, adapted from zero": partial(adapted_from_zero, 1e-3),
     "Best, adapted from zero at a rate of 3e-4": partial(adapted_from_zero, 3e-4),
+    "darkness": lambda features, _: darkness_scores(features.category),
 }
 """All that is measured, by name."""

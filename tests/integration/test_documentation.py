@@ -110,7 +110,8 @@ def test_python(block, clone, monkeypatch):
     monkeypatch.setattr(dual_image_clip, "DualImageCLIP", small, raising=False)
     program = clone / "program.py"
     program.write_text(block)
-    runpy.run_path(str(program))
+    left = runpy.run_path(str(program))
+    assert {"model", "detector", "predictions"} & left.keys()
 
 
 @pytest.mark.parametrize("command", commands())

@@ -5,8 +5,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.checkpoint import sets
+from benchmarks.checkpoint.scorers import features_of
 from benchmarks.checkpoint.sets import drawn_category
-from benchmarks.paper.features import CategoryFeatures
 from benchmarks.paper.methods import score
 from benchmarks.paper.peers.musc import rescore
 from benchmarks.paper.plan import Setting
@@ -27,9 +27,7 @@ def gears():
 
 @pytest.fixture(scope="module")
 def features(gears):
-    return CategoryFeatures(
-        gears, load_backbone(EMBEDDED, EMBEDDED), 20, load_golden_images=lambda count, _: gears.known_good[:count]
-    )
+    return features_of(gears, load_backbone(EMBEDDED, EMBEDDED))
 
 
 @pytest.fixture(scope="module")
