@@ -24,6 +24,7 @@ from benchmarks.checkpoint.scorers import features_of
 from benchmarks.checkpoint.sets import held_out_families, solar_cells, textile_global, textile_local, validation
 from benchmarks.paper.images import CategoryImages
 from benchmarks.steps.rows import BASE_ROW, ROWS
+from dual_image_clip import BEST
 from dual_image_clip.weights import EMBEDDED, Backbone, load_backbone
 
 SETS: dict[str, Callable[[int, int, int], Iterator[CategoryImages]]] = {
@@ -35,6 +36,7 @@ SETS: dict[str, Callable[[int, int, int], Iterator[CategoryImages]]] = {
     "textile_global": textile_global,
 }
 """Sets by name; each takes a seed, the number of images of each kind and category, and their side in pixels."""
+FEWEST = BEST["num_references"] // 2 + 1
 TO_CHOOSE = ("validation", "solar_cells_to_choose")
 
 
@@ -108,7 +110,10 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=16, help="images of each kind and category (default: %(default)s)")
     parser.add_argument("--image-size", type=int, help="side of the images in pixels (default: the backbone's own)")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.count < FEWEST:
+        parser.error(f"--count is {arguments.count}; expected {FEWEST} or more, so that there are references enough")
+    return arguments
 
 
 def _figure(values: np.ndarray) -> str:

@@ -97,13 +97,20 @@ def test_images_have_the_side_of_the_backbone(monkeypatch, capsys):
         return iter([drawn_category("gear", seed, count, size=size)])
 
     monkeypatch.setitem(command.SETS, "validation", spy)
-    typed = ["--sets", "validation", "--rows", "Ours", "--count", "2", "--image-size", "96"]
+    typed = ["--sets", "validation", "--rows", "Ours", "--count", "5", "--image-size", "96"]
     monkeypatch.setattr("sys.argv", ["benchmarks.steps", *typed])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("logging.disable", lambda level: None)
         command.main()
     assert seen == [96]
     assert "validation, 1 seeds" in capsys.readouterr().out
+
+
+def test_too_few_images_are_refused_before_any_work(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks.steps", "--count", "4"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--count is 4; expected 5 or more" in capsys.readouterr().err
 
 
 def test_photographs_to_choose_by_are_none_of_those_reported():
