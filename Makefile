@@ -15,7 +15,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks,demo,dev,export,ray,training,ui]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks,demo,dev,export,ray,serve,training,ui]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(OLD_OPEN_CLIP) open_clip_torch==2.24.0
 	touch $@
 

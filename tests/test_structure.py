@@ -12,7 +12,7 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "callers", "class_names", "photos", "plugin", "presets", "procedural"},
+    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
     {"method", "mistakes"},
     {"weights", "hooks"},
     {"torch_model"},
@@ -21,6 +21,7 @@ FLOORS = (
     {"lightning_model"},
     {"one_image"},
     {"streaming", "ui"},
+    {"commands"},
     {"cli"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from anomalib.data import ImageBatch
 from torch import Tensor
 
+from dual_image_clip.defects import Defect, find_defects
 from dual_image_clip.hooks import LabelFreePostProcessor
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.torch_model import EncodedImages
@@ -25,6 +26,7 @@ class OneScore(NamedTuple):
         anomaly_map: How anomalous each pixel is, at the size that the model works at, 0..1, ``(h, w)``.
         threshold: Score above which an image is called anomalous at this moment, 0..1; 1 as long as there is none.
         num_references: Images that it was compared with, golden ones included.
+        defects: Where it is anomalous, in pixels of the photo, the most anomalous place first.
     """
 
     score: float
@@ -32,14 +34,16 @@ class OneScore(NamedTuple):
     anomaly_map: Tensor
     threshold: float
     num_references: int
+    defects: tuple[Defect, ...] = ()
 
 
-def encode_one(model: DualImageCLIP, pixels: Tensor) -> EncodedImages:
+def encode_one(model: DualImageCLIP, pixels: Tensor, name: str | None = None) -> EncodedImages:
     """Pre-processes and encodes an image; several threads may do so at once.
 
     Args:
         model: The model.
         pixels: Image ``(3, H, W)`` in 0..1.
+        name: What its user calls the image.
 
     Returns:
         A batch of one.
@@ -47,6 +51,7 @@ def encode_one(model: DualImageCLIP, pixels: Tensor) -> EncodedImages:
     Raises:
         ValueError: The tower cannot take images of this size.
     """
+    del name
     return model.model.encode(model.pre_process(pixels.unsqueeze(0)))
 
 
@@ -55,6 +60,8 @@ def score_one(
     post_processor: LabelFreePostProcessor,
     encoded: EncodedImages,
     references: Sequence[Tensor],
+    size: tuple[int, int],
+    min_area: int = 0,
 ) -> OneScore:
     """Scores an image; of several callers, one after the other has its turn.
 
@@ -63,6 +70,8 @@ def score_one(
         post_processor: Scales and labels the score, and counts the image as seen.
         encoded: The image.
         references: Patch tokens of the images that it is compared with besides the golden ones, each ``(1, N, D)``.
+        size: Height and width of the photo, for its defects.
+        min_area: Pixels of the photo that a defect must have at least.
 
     Returns:
         The result.
@@ -71,12 +80,15 @@ def score_one(
         predictions = model.model.score(encoded, references)
         batch: Any = ImageBatch(image=encoded.images, **predictions._asdict())
         post_processor.post_process_batch(batch)
+        pixels = post_processor.comparable_maps(batch.pred_score, batch.anomaly_map)
+        limit = float(post_processor.current_pixel_threshold())
         return OneScore(
             score=float(batch.pred_score),
             label=bool(batch.pred_label),
             anomaly_map=batch.anomaly_map.squeeze(),
             threshold=float(post_processor.current_threshold()),
             num_references=len(references) + model.model.num_golden,
+            defects=find_defects(pixels.squeeze(), limit, size, min_area),
         )
 
 

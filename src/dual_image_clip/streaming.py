@@ -55,12 +55,13 @@ class StreamingDetector:
         GoldenImageError: The model needs golden images, and has no folder to take them from.
     """
 
-    def __init__(self, model: DualImageCLIP, references: int = 8) -> None:
+    def __init__(self, model: DualImageCLIP, references: int = 8, min_area: int = 0) -> None:
         if references < 0:
             msg = f"references must be at least 0, got {references}"
             raise ValueError(msg)
         _require_class_name(model)
         self._model = model.eval()
+        self._min_area = min_area
         self._post_processor = own_post_processor(model)
         self._recent: deque[Tensor] = deque(maxlen=references)
         model.load_golden_images()
@@ -86,9 +87,11 @@ class StreamingDetector:
             self._model.golden.require_apart_from([image])
         pixels = as_pixels(image, self._model.reader)
         self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]))
-        encoded = encode_one(self._model, pixels)
+        encoded = encode_one(self._model, pixels, str(image) if isinstance(image, str | Path) else None)
         with SCORING:
-            found = score_one(self._model, self._post_processor, encoded, list(self._recent))
+            found = score_one(
+                self._model, self._post_processor, encoded, list(self._recent), (pixels.shape[-2], pixels.shape[-1])
+            )
             self._recent.append(encoded.patches)
         return StreamingResult(*found)._replace(anomaly_map=_at_size(found.anomaly_map, pixels))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dual_image_clip import BEST, DualImageCLIP, cli, presets
+from dual_image_clip import BEST, DualImageCLIP, cli, commands, presets
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import make_photos
 from tests.helpers import make_model
@@ -42,13 +42,13 @@ def test_model_takes_it():
 def loaded(monkeypatch):
     """The models that the command has made."""
     models = []
-    load = cli._load_model
+    load = commands.predict.load_model
 
     def keep(*arguments, **settings):
         models.append(load(*arguments, **settings))
         return models[-1]
 
-    monkeypatch.setattr(cli, "_load_model", keep)
+    monkeypatch.setattr(commands.predict, "load_model", keep)
     return models
 
 

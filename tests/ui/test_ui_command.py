@@ -5,12 +5,12 @@ import socket
 
 import pytest
 
-from dual_image_clip import cli
+from dual_image_clip import cli, commands
 
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch):
-    monkeypatch.setattr(cli, "_load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(commands.ui, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
 
 
 def error_of(capsys, *arguments):
@@ -47,4 +47,4 @@ def test_gradio_missing(capsys, monkeypatch):
 
 
 def test_loopback_is_the_default():
-    assert cli._parser().parse_args(["ui"]).host == "127.0.0.1"
+    assert cli.parser().parse_args(["ui"]).host == "127.0.0.1"

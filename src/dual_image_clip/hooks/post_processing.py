@@ -62,11 +62,13 @@ class LabelFreePostProcessor(PostProcessor):
         map_maximum: Largest value that the model's anomaly maps can have.
         threshold: Scores of images and pixels (in 0..1, as predicted without ground truth) above it are anomalous,
             instead of any rule.
+        map_threshold: Values of anomaly maps (in 0..1, as predicted without ground truth) above it are anomalous
+            pixels, whatever the image's label; without it, ``threshold`` or the rule serves them.
         z_score: Robust standard deviations above the median from which an image is anomalous.
         **kwargs: Arguments of :class:`anomalib.post_processing.PostProcessor`.
 
     Raises:
-        ValueError: The threshold is outside 0..1.
+        ValueError: A threshold is outside 0..1.
     """
 
     def __init__(
@@ -75,16 +77,19 @@ class LabelFreePostProcessor(PostProcessor):
         map_maximum: float = 1.0,
         threshold: float | None = None,
         z_score: float = 3.5,
+        map_threshold: float | None = None,
         **kwargs: Any,
     ) -> None:
         # Image and pixel scores have different scales here, so one's threshold does not serve the other.
         super().__init__(**{"enable_threshold_matching": False, **kwargs})
-        if threshold is not None and not 0 <= threshold <= 1:
-            msg = f"threshold must lie in 0..1, got {threshold}"
-            raise ValueError(msg)
+        for name, value in (("threshold", threshold), ("map_threshold", map_threshold)):
+            if value is not None and not 0 <= value <= 1:
+                msg = f"{name} must lie in 0..1, got {value}"
+                raise ValueError(msg)
         self.score_maximum = score_maximum
         self.map_maximum = map_maximum
         self.threshold = threshold
+        self.map_threshold = map_threshold
         self.z_score = z_score
         self._scores: deque[float] = deque(maxlen=_MOST_IMAGES)
         self._pixel_threshold_metric = AdaptiveThreshold(fields=["anomaly_map", "gt_mask"], strict=False)
@@ -96,7 +101,14 @@ class LabelFreePostProcessor(PostProcessor):
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "score_maximum", "map_maximum", "threshold", "z_score")
+        return (
+            *super()._checkpoint_config_keys,
+            "score_maximum",
+            "map_maximum",
+            "threshold",
+            "z_score",
+            "map_threshold",
+        )
 
     def forget(self) -> None:
         """Forgets the images seen."""
@@ -132,6 +144,8 @@ class LabelFreePostProcessor(PostProcessor):
             # anomalib has no public way to set it; `image_threshold` is a copy.
             self._image_threshold.fill_(self.threshold * self.score_maximum)
             self._pixel_threshold.fill_(math.nan)
+        if self.map_threshold is not None:
+            self._pixel_threshold.fill_(self.map_threshold * self.map_maximum)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Labels the predictions that were kept once more, now that all images were seen."""
@@ -160,6 +174,31 @@ class LabelFreePostProcessor(PostProcessor):
         if self.enable_normalization:
             self.normalize_batch(limit)
         return limit.pred_score.cpu()
+
+    def current_pixel_threshold(self) -> Tensor:
+        """What :meth:`comparable_maps` are compared with at this moment: pixels above it are anomalous.
+
+        Returns:
+            Scalar in 0..1.
+        """
+        if not torch.isnan(self.pixel_threshold):
+            return self.normalized_pixel_threshold
+        if self.map_threshold is not None:
+            return torch.tensor(self.map_threshold)
+        return self.current_threshold()
+
+    def comparable_maps(self, scores: Tensor, maps: Tensor) -> Tensor:
+        """Brings maps to the scale of :meth:`current_pixel_threshold`.
+
+        Args:
+            scores: Scores of images as predicted, ``(B,)``.
+            maps: Their anomaly maps as predicted, ``(B, H, W)``.
+
+        Returns:
+            The maps where there is a threshold for them, else :func:`pixel_scores`.
+        """
+        has_own = self.map_threshold is not None or not torch.isnan(self.pixel_threshold)
+        return maps if has_own else pixel_scores(scores, maps)
 
     def can_label(self) -> bool:
         """Whether there is a threshold at this moment: a given one, ground truth's, or enough images for the rule."""
@@ -195,7 +234,7 @@ class LabelFreePostProcessor(PostProcessor):
         if scores is not None:
             label = _choose(torch.isnan(self.image_threshold), scores > self._limit(), label)
         if scores is not None and maps is not None:
-            mask = _choose(torch.isnan(self.pixel_threshold), pixel_scores(scores, maps) > self._limit(), mask)
+            mask = _choose(torch.isnan(self.pixel_threshold), self._mask(scores, maps, self._limit()), mask)
         return processed._replace(pred_label=label, pred_mask=mask)
 
     def _label(self, batch: Batch, limit: Tensor) -> None:
@@ -204,7 +243,13 @@ class LabelFreePostProcessor(PostProcessor):
         if torch.isnan(self.image_threshold):
             batch.pred_label = scores > limit
         if batch.anomaly_map is not None and torch.isnan(self.pixel_threshold):
-            batch.pred_mask = pixel_scores(scores, batch.anomaly_map) > limit
+            batch.pred_mask = self._mask(scores, batch.anomaly_map, limit)
+
+    def _mask(self, scores: Tensor, maps: Tensor, limit: Tensor) -> Tensor:
+        """Anomalous pixels of the model's own maps."""
+        if self.map_threshold is not None:
+            return maps > self.map_threshold * self.map_maximum
+        return pixel_scores(scores, maps) > limit
 
     def _observe(self, batch: Batch) -> None:
         if batch.pred_score is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from dual_image_clip.defects import Defect
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.sketch import Sketch
 
@@ -22,6 +23,8 @@ class Prediction(NamedTuple):
         num_references: Other images that it was compared with, golden ones included.
         sketch: Small pictures for the report.
         heatmap: Its large picture, relative to the folder of list and report; empty where there is none.
+        defects: Where it is anomalous, in pixels of the photo, the most anomalous place first.
+        product: The product that it shows, where a run has several; else empty.
     """
 
     path: str
@@ -30,6 +33,8 @@ class Prediction(NamedTuple):
     num_references: int
     sketch: Sketch
     heatmap: str = ""
+    defects: tuple[Defect, ...] = ()
+    product: str = ""
 
 
 class Outcome(NamedTuple):

@@ -27,6 +27,7 @@ Progress = Callable[[float, str], object]
 class _Encoded(NamedTuple):
     name: str
     photo: Tensor
+    size: tuple[int, int]
     encoded: EncodedImages
 
 
@@ -89,7 +90,8 @@ class Scorer:
                 except UnusableImageError as error:
                     unusable.append(UnusableFile(name, error.reason))
                     continue
-                yield _Encoded(name, _shrink(pixels), encode_one(self._model, pixels))
+                size = (pixels.shape[-2], pixels.shape[-1])
+                yield _Encoded(name, _shrink(pixels), size, encode_one(self._model, pixels, name))
 
     def _score(
         self, images: Sequence[_Encoded], post_processor: LabelFreePostProcessor, progress: Progress
@@ -98,10 +100,10 @@ class Scorer:
         generator = torch.Generator().manual_seed(self._model.seed)
         # Images of different sizes make no common batch, but serve each other as references all the same.
         for index, partners in enumerate(random_partners(len(images), num_partners, generator).tolist()):
-            name, photo, encoded = images[index]
+            name, photo, size, encoded = images[index]
             progress(0.5 + 0.5 * index / len(images), f"Scoring {name}")
             references = [images[partner].encoded.patches for partner in partners]
-            found = score_one(self._model, post_processor, encoded, references)
+            found = score_one(self._model, post_processor, encoded, references, size)
             sketch = _sketch(photo, found.anomaly_map)
             yield Prediction(name, found.score, decide(found.score, None), found.num_references, sketch)
 

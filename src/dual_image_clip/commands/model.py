@@ -1,0 +1,156 @@
+"""The model of a command: the arguments that describe it, and how it is loaded."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dual_image_clip.class_names import require_class_name
+from dual_image_clip.commands.errors import CommandError
+from dual_image_clip.presets import BEST
+
+# torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
+if TYPE_CHECKING:
+    from dual_image_clip.lightning_model import DualImageCLIP
+
+MOST_GOLDEN = 16
+"""Golden samples of a folder that are used."""
+
+
+def add_class_name(command: argparse.ArgumentParser) -> None:
+    """Adds what the photos show, which a command cannot do without."""
+    command.add_argument(
+        "--class-name", required=True, metavar="NAME", help='what the photos show, in English words: "metal nut"'
+    )
+
+
+def add_decision_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds what decides which photos, and which places in them, are called anomalous."""
+    command.add_argument(
+        "--threshold",
+        type=float,
+        help="call a photo anomalous when its score, 0 to 1, is above this "
+        "(default: judged by the scores of all photos, which takes at least eight)",
+    )
+    command.add_argument(
+        "--min-area",
+        type=int,
+        default=0,
+        metavar="N",
+        help="pixels of the photo that a defect must have to be listed (default: %(default)s)",
+    )
+
+
+def add_model_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds what all commands that load a model have in common."""
+    command.add_argument(
+        "--best",
+        action="store_true",
+        help="settings that were measured to find most, in half the time, in place of the paper's: up to 8 references "
+        "and no adaptation; options beside it come first",
+    )
+    command.add_argument(
+        "--num-references",
+        type=int,
+        metavar="N",
+        help="other photos that each is compared with; more find more and take longer (default: 1)",
+    )
+    command.add_argument(
+        "--adaptation-steps",
+        type=int,
+        metavar="N",
+        help="steps of fitting to each photo; 0 takes half the time (default: 2)",
+    )
+    command.add_argument(
+        "--golden",
+        type=Path,
+        metavar="FOLDER",
+        help="photos known to be good, with which each is compared as well; of more than "
+        f"{MOST_GOLDEN}, so many drawn at random",
+    )
+    command.add_argument(
+        "--value-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of photos of more than 8 bits that are black and white, such as 0 4095 "
+        "(default: 0 65535, for floating point 0 1)",
+    )
+    command.add_argument(
+        "--backbone",
+        help="CLIP architecture (default: ViT-B-16-plus-240, 0.8 GB to download once); "
+        "dual-image-clip-demo lies inside the package, for a first try",
+    )
+    command.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="pixels of the short side that photos are brought to; more show smaller defects, and take time and memory "
+        "(default: the backbone's own, 240)",
+    )
+    command.add_argument("--pretrained", help="tag of open_clip's, or a file of weights, for machines without internet")
+    command.add_argument("--debug", action="store_true", help="show where in the program a mistake was found")
+
+
+def require_words(options: argparse.Namespace) -> None:
+    """Checks a class name before anything is loaded.
+
+    Raises:
+        CommandError: It has no letters.
+    """
+    try:
+        require_class_name(options.class_name, "--class-name")
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def load_model(
+    options: argparse.Namespace, most_references: int = BEST["num_references"], **arguments: Any
+) -> "DualImageCLIP":
+    """Loads the model of a command.
+
+    Args:
+        options: Of the command.
+        most_references: References that there are, for a preset that takes as many as it can get.
+        **arguments: Further ones of the model.
+
+    Returns:
+        The model.
+
+    Raises:
+        CommandError: An argument is wrong, or weights could not be loaded.
+    """
+    from dual_image_clip.lightning_model import DualImageCLIP
+
+    quieten()
+    names = ("class_name", "threshold", "num_references", "adaptation_steps", "image_size", "backbone", "pretrained")
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    preset = {**BEST, "num_references": min(BEST["num_references"], most_references)} if options.best else {}
+    try:
+        return DualImageCLIP(
+            value_range=None if options.value_range is None else tuple(options.value_range),
+            **{**preset, **chosen, **_golden(options.golden), **arguments},
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _golden(folder: Path | None) -> dict[str, Any]:
+    """All golden samples of a folder, up to a number that is compared with in reasonable time."""
+    if folder is None:
+        return {}
+    from dual_image_clip.photos import find_photos, require_photos
+
+    try:
+        photos = require_photos(find_photos(folder), folder)
+    except (ValueError, OSError) as error:
+        msg = f"--golden: {error}"
+        raise CommandError(msg) from error
+    return {"few_shot_source": folder, "k_shot": min(MOST_GOLDEN, len(photos))}
+
+
+def quieten() -> None:
+    """Keeps the notes of libraries, of no use to somebody with a folder of photos, out of the way."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("anomalib", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
