@@ -13,7 +13,7 @@ ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
     {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
-    {"method", "mistakes"},
+    {"method", "mistakes", "regions"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},

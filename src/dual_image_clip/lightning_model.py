@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dual_image_clip.class_names import DEFAULT_CLASS_NAME, class_name_from_category
 from dual_image_clip.export import ExportsDetector
 from dual_image_clip.hooks import (
+    CarriesWhatWasInUse,
     GoldenImages,
     ImagesAhead,
     LabelFreePostProcessor,
@@ -32,7 +33,6 @@ from dual_image_clip.hooks import (
     clip_pre_processor,
     evaluated_image_paths,
     require_enough_images,
-    require_same_resolution,
     shuffle_samples,
 )
 from dual_image_clip.method import (
@@ -46,11 +46,14 @@ from dual_image_clip.method import (
 )
 from dual_image_clip.photos import PhotoReader
 from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
+from dual_image_clip.regions import load_regions
 from dual_image_clip.torch_model import DualImageCLIPModel
 from dual_image_clip.weights import class_embeddings, load_backbone
 
 
-class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, AnomalibModule):  # type: ignore[misc]
+class DualImageCLIP(  # type: ignore[misc]
+    PlainOutput, PreparesRun, ScoresOnce, CarriesWhatWasInUse, ExportsDetector, AnomalibModule
+):
     """Finds defects in images of a product it was never trained on.
 
     Unlabelled images are scored with text prompts, with each other as references, and with a small adapter that is
@@ -92,6 +95,8 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         learning_rate: AdamW's learning rate.
         texture_dir: Folder of textures for the pseudo anomalies, such as DTD; else they are made from the image itself.
         smooth: Whether to smooth anomaly maps with a 3×3 mean over patches.
+        regions: Where photos are inspected: a mask picture, a folder of them, or a JSON file of polygons; see
+            :func:`dual_image_clip.regions.load_regions`. Outside there is no score, no reference and no ground truth.
         threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth; see
             :class:`~dual_image_clip.hooks.LabelFreePostProcessor` for what sets it else.
         value_range: Values of photos of more than 8 bits that become 0 and 1; see :mod:`dual_image_clip.photos`.
@@ -103,6 +108,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
 
     Raises:
         ValueError: An argument is out of its range, the backbone or tag is unknown, or a checkpoint does not fit.
+        RegionError: ``regions`` cannot be used.
         GoldenImageError: ``few_shot_source`` does not exist, has fewer than ``k_shot`` images, or is given without it.
         TypeError: The backbone has no plain ViT image tower.
         WeightsUnavailableError: The weights could not be downloaded.
@@ -130,6 +136,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         learning_rate: float = 0.001,
         texture_dir: str | Path | None = None,
         smooth: bool = True,
+        regions: str | Path | None = None,
         threshold: float | None = None,
         value_range: tuple[float, float] | None = None,
         seed: int = 0,
@@ -147,7 +154,8 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         references = ReferenceSettings(num_references, aggregation, k_shot, few_shot_source)
         weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5, peak_share)
         adaptation = AdaptationSettings(adaptation_steps, learning_rate, beta)
-        reader = PhotoReader(value_range=value_range)
+        inspected = None if regions is None else load_regions(regions)
+        reader = PhotoReader(value_range=value_range, regions=inspected)
         pseudo_anomalies = PseudoAnomalyGenerator(texture_dir, seed)
         if post_processor is True:
             self.post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum, threshold)
@@ -168,6 +176,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
             smooth=smooth,
             seed=seed,
             aggregation=references.aggregation,
+            regions=inspected,
         )
         self.reader = replace(reader, patch_size=self.model.encoder.patch_size)
         if pre_processor is True:
@@ -234,7 +243,7 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         ahead = ImagesAhead(self.trainer, dataloader_idx, names or (), self.reader, self.pre_process)
         compared = self.compare_once(images, names, ahead)
         scored: Any = batch.update(**compared.predictions._asdict())
-        scored.num_references = compared.num_references
+        scored.num_references, scored.inspected = compared.num_references, compared.inspected
         return scored
 
     validation_step = test_step = predict_step  # type: ignore[assignment]
@@ -255,23 +264,6 @@ class DualImageCLIP(PlainOutput, PreparesRun, ScoresOnce, ExportsDetector, Anoma
         components: Any = super().configure_callbacks()
         # The report reads the labels that the post-processor, one of the components, has set.
         return [UnusableFiles(self.reader), *components, report]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the class name, the resolution and the golden images that were in use."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint.update(dual_image_clip_class_name=self.class_name, dual_image_clip_image_size=self.model.image_size)
-        checkpoint["dual_image_clip_golden_paths"] = self.golden.encoded
-        if self.golden.encoded:
-            # Their tokens are in the checkpoint, so that it is of use where the folder is not.
-            checkpoint["hyper_parameters"]["few_shot_source"] = None
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the class name and the golden images that were in use."""
-        require_same_resolution(checkpoint.get("dual_image_clip_image_size"), self.model.image_size)
-        super().on_load_checkpoint(checkpoint)
-        self.class_name = checkpoint.get("dual_image_clip_class_name")
-        if paths := checkpoint.get("dual_image_clip_golden_paths"):
-            self.golden.restore(paths)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -51,8 +51,7 @@ def encode_one(model: DualImageCLIP, pixels: Tensor, name: str | None = None) ->
     Raises:
         ValueError: The tower cannot take images of this size.
     """
-    del name
-    return model.model.encode(model.pre_process(pixels.unsqueeze(0)))
+    return model.model.encode(model.pre_process(pixels.unsqueeze(0)), name and [name])
 
 
 def score_one(

@@ -86,8 +86,9 @@ class StreamingDetector:
         if isinstance(image, str | Path):
             self._model.golden.require_apart_from([image])
         pixels = as_pixels(image, self._model.reader)
-        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]))
-        encoded = encode_one(self._model, pixels, str(image) if isinstance(image, str | Path) else None)
+        name = str(image) if isinstance(image, str | Path) else None
+        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name or "image")
+        encoded = encode_one(self._model, pixels, name)
         with SCORING:
             found = score_one(
                 self._model, self._post_processor, encoded, list(self._recent), (pixels.shape[-2], pixels.shape[-1])

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from anomalib.data import InferenceBatch
@@ -16,6 +16,7 @@ from dual_image_clip.method import (
     DualPathEncoder,
     FusedScores,
     ImageFeatures,
+    Inspected,
     Portions,
     PseudoAnomalies,
     PseudoAnomalyGenerator,
@@ -24,11 +25,14 @@ from dual_image_clip.method import (
     TileLayout,
     adapted_scores,
     aggregate_references,
+    as_references,
     blamed_on_batch_size,
+    covered_inside,
     covered_patches,
     fit_adapters,
     fuse,
     initial_adapter,
+    inspected_patches,
     joint_anomaly_map,
     patch_share,
     require_aggregation,
@@ -45,6 +49,13 @@ LookAhead = Callable[[int], Iterable[tuple[str, Tensor]]]
 """Gives so many further images of the data set, each with its name: ``(1, 3, H, W)``, normalised."""
 
 
+class TellsRegions(Protocol):
+    """Says where images are inspected."""
+
+    def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
+        """The pixels inside of an image of some name, boolean, of height and width ``size``."""
+
+
 class EncodedImages(NamedTuple):
     """A batch of images as the tower sees it.
 
@@ -53,22 +64,27 @@ class EncodedImages(NamedTuple):
         layout: Their tiles.
         class_tokens: Class token of each tile, ``(B, T, D)``.
         patch_tokens: Patch tokens ``(B, T · h, w, D)``, tiles one below the other.
+        inspected: Where the images are inspected; ``None`` for everywhere.
     """
 
     images: Tensor
     layout: TileLayout
     class_tokens: Tensor
     patch_tokens: Tensor
+    inspected: Inspected | None = None
 
     @property
     def patches(self) -> Tensor:
-        """Patch tokens in a row, ``(B, T · h · w, D)``."""
-        return self.patch_tokens.flatten(1, 2)
+        """Patch tokens in a row, as others are compared with them, ``(B, T · h · w, D)``; none from outside."""
+        return as_references(self.patch_tokens, self.inspected)
 
     def some(self, rows: slice) -> "EncodedImages":
         """Some of the images."""
         return self._replace(
-            images=self.images[rows], class_tokens=self.class_tokens[rows], patch_tokens=self.patch_tokens[rows]
+            images=self.images[rows],
+            class_tokens=self.class_tokens[rows],
+            patch_tokens=self.patch_tokens[rows],
+            inspected=None if self.inspected is None else self.inspected.some(rows),
         )
 
 
@@ -79,11 +95,13 @@ class Comparison(NamedTuple):
         predictions: ``pred_score``, Eq. 13, ``(B,)``, and ``anomaly_map``, Eq. 12, ``(B, H, W)``.
         num_references: Images that each was compared with, golden ones included.
         patch_maps: What :meth:`DualImageCLIPModel.at_pixels` makes the anomaly maps of, ``(B, T · h, w)``.
+        inspected: Pixels that were inspected, boolean, ``(B, H, W)``; ``None`` for all.
     """
 
     predictions: InferenceBatch
     num_references: int
     patch_maps: Tensor
+    inspected: Tensor | None = None
 
 
 class PseudoAnomalousCopies(NamedTuple):
@@ -122,6 +140,8 @@ class DualImageCLIPModel(nn.Module):
         seed: Seed of the adapter's start.
         aggregation: What becomes of the distances to several references, see
             :func:`~dual_image_clip.method.scoring.aggregate_references`.
+        regions: Say where images are inspected; ``None`` for everywhere. Outside, there is no score and no reference;
+            the tower sees the whole image.
 
     Raises:
         ValueError: The aggregation is unknown.
@@ -148,6 +168,7 @@ class DualImageCLIPModel(nn.Module):
         smooth: bool = True,
         seed: int = 0,
         aggregation: str = "minimum",
+        regions: TellsRegions | None = None,
     ) -> None:
         super().__init__()
         require_aggregation(aggregation)
@@ -160,6 +181,7 @@ class DualImageCLIPModel(nn.Module):
         self.image_size = image_size
         self.smooth = smooth
         self.aggregation = aggregation
+        self.regions = regions
         self.in_portions: Any = Portions()
         self._patches_of_golden: list[int] = []
         dim = encoder.visual.proj.shape[1]
@@ -187,18 +209,20 @@ class DualImageCLIPModel(nn.Module):
         """Number of golden images."""
         return len(self._patches_of_golden)
 
-    def set_golden_images(self, images: Iterable[Tensor]) -> None:
+    def set_golden_images(self, images: Iterable[Tensor], names: Iterable[str] | None = None) -> None:
         """Keeps the patch tokens of golden images, instead of those that there were before.
 
         Args:
             images: Images normalised for CLIP, each ``(1, 3, H, W)``; sizes may differ.
+            names: Their names.
 
         Raises:
             ValueError: The tower cannot take images of this size.
         """
         # A buffer made in inference mode could not be changed in place outside it.
         with torch.inference_mode(False):
-            tokens = [self.encode(image).patches[0] for image in images]
+            named = ((each, None) for each in images) if names is None else zip(images, names, strict=True)
+            tokens = [self.encode(image, name and [name]).patches[0] for image, name in named]
             self.golden_references = torch.cat([self.golden_references[:0], *tokens])
         self._patches_of_golden = [len(each) for each in tokens]
 
@@ -229,14 +253,15 @@ class DualImageCLIPModel(nn.Module):
         """
         self._require_text()
         with blamed_on_batch_size(len(images)):
-            encoded = self.encode(images)
+            encoded = self.encode(images, identities)
             self._fill_references(len(images), identities, look_ahead)
             references = self.references.select(encoded.patches, identities)
             self.references.remember(encoded.patches, identities)
             if not references and not self.num_golden:
                 self._warn_of_no_reference()
             fused = self._fused(encoded, references)
-            return Comparison(_predictions(fused), len(references) + self.num_golden, fused.patches)
+            count, pixels = len(references) + self.num_golden, encoded.inspected and encoded.inspected.pixels
+            return Comparison(_predictions(fused), count, fused.patches, pixels)
 
     def pass_over(self, count: int) -> None:
         """Draws for a batch of images that is not compared, so that those after it draw what they would have drawn.
@@ -249,12 +274,13 @@ class DualImageCLIPModel(nn.Module):
             self.pseudo_anomalies.draw_seed()
 
     @torch.no_grad()
-    def at_pixels(self, patch_maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+    def at_pixels(self, patch_maps: Tensor, image_size: tuple[int, int], inspected: Inspected | None = None) -> Tensor:
         """Makes the anomaly maps that a comparison has made, from its maps of patches.
 
         Args:
             patch_maps: Those of a :class:`Comparison`, ``(B, T · h, w)``.
             image_size: Height and width of the images.
+            inspected: Where they are inspected; ``None`` for everywhere.
 
         Returns:
             Anomaly maps ``(B, H, W)``.
@@ -263,18 +289,21 @@ class DualImageCLIPModel(nn.Module):
             NotEnoughMemoryError: Memory does not suffice for one image.
         """
         layout = tile_layout(image_size, self.image_size)
+
+        def some_at_pixels(rows: slice) -> Tensor:
+            return to_pixels(patch_maps[rows], layout, self.smooth, inspected and inspected.some(rows))
+
         with torch.autocast(patch_maps.device.type, enabled=False):
-            maps: Tensor = self.in_portions(
-                patch_maps.shape[0], lambda rows: to_pixels(patch_maps[rows], layout, self.smooth)
-            )
+            maps: Tensor = self.in_portions(patch_maps.shape[0], some_at_pixels)
         return maps
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> EncodedImages:
+    def encode(self, images: Tensor, names: Sequence[str] | None = None) -> EncodedImages:
         """Runs the tower; changes nothing, so several threads may do so at once.
 
         Args:
             images: Images normalised for CLIP, ``(B, 3, H, W)``.
+            names: Their names, by which regions of inspection may be found.
 
         Returns:
             The images and their tokens.
@@ -292,7 +321,27 @@ class DualImageCLIPModel(nn.Module):
         # Not `len`, which would fix the batch size of an exported graph.
         features = self.in_portions(images.shape[0], encode_some)
         class_tokens, patch_tokens = (tokens.unflatten(0, (-1, layout.num_tiles)) for tokens in features)
-        return EncodedImages(images, layout, class_tokens, patch_tokens.flatten(1, 2))
+        inspected = self.inspect(images, names)
+        return EncodedImages(images, layout, class_tokens, patch_tokens.flatten(1, 2), inspected)
+
+    def inspect(self, images: Tensor, names: Sequence[str] | None = None) -> Inspected | None:
+        """Finds out where images are inspected.
+
+        Args:
+            images: Images ``(B, 3, H, W)``.
+            names: Their names, by which regions may be found.
+
+        Returns:
+            Pixels and patches inside; ``None`` for everywhere.
+        """
+        if self.regions is None:
+            return None
+        size = images.shape[-2], images.shape[-1]
+        if names is None:
+            pixels = self.regions.mask(None, size).expand(images.shape[0], -1, -1)
+        else:
+            pixels = torch.stack([self.regions.mask(name, size) for name in names])
+        return inspected_patches(pixels.to(images.device), tile_layout(size, self.image_size), self.encoder.patch_size)
 
     @torch.no_grad()
     def score(self, encoded: EncodedImages, references: Sequence[Tensor]) -> InferenceBatch:
@@ -333,11 +382,17 @@ class DualImageCLIPModel(nn.Module):
             visual_map = self.visual_map(encoded.patch_tokens, references)
             text_map = self.text_score(encoded.patch_tokens)
             if copies is not None:
-                text_map = self.adapted_map(encoded.patch_tokens, copies, joint_anomaly_map(visual_map, text_map))
-            return self.fuse(encoded.class_tokens, visual_map, text_map, encoded.layout)
+                joint_map = joint_anomaly_map(visual_map, text_map)
+                text_map = self.adapted_map(encoded.patch_tokens, copies, joint_map, encoded.inspected)
+            return self.fuse(encoded.class_tokens, visual_map, text_map, encoded.layout, encoded.inspected)
 
     def fuse(
-        self, class_tokens: Tensor, visual_map: Tensor | None, text_map: Tensor, layout: TileLayout
+        self,
+        class_tokens: Tensor,
+        visual_map: Tensor | None,
+        text_map: Tensor,
+        layout: TileLayout,
+        inspected: Inspected | None = None,
     ) -> FusedScores:
         """Puts the scores of images together (Eq. 12 and 13).
 
@@ -346,11 +401,13 @@ class DualImageCLIPModel(nn.Module):
             visual_map: A^V, ``(B, T · h, w)``, or ``None`` where there are no references.
             text_map: A^T, of the same shape; A^L where nothing was adapted.
             layout: Tiles of the images.
+            inspected: Where the images are inspected; ``None`` for everywhere.
 
         Returns:
             Score and anomaly map of each image.
         """
-        return fuse(self.text_score(class_tokens), visual_map, text_map, self.weights, layout, self.smooth)
+        class_scores = self.text_score(class_tokens)
+        return fuse(class_scores, visual_map, text_map, self.weights, layout, self.smooth, inspected)
 
     def text_score(self, tokens: Tensor) -> Tensor:
         """Text score of tokens (Eq. 1–3), ``(..., D) -> (...)``."""
@@ -389,19 +446,29 @@ class DualImageCLIPModel(nn.Module):
         shares = patch_share(split_into_tiles(pseudo.masks, layout), self.encoder.patch_size)
         return PseudoAnomalousCopies(tokens, covered_patches(shares.unflatten(0, (-1, layout.num_tiles)).flatten(1)))
 
-    def adapted_map(self, patch_tokens: Tensor, copies: PseudoAnomalousCopies, joint_map: Tensor) -> Tensor:
+    def adapted_map(
+        self,
+        patch_tokens: Tensor,
+        copies: PseudoAnomalousCopies,
+        joint_map: Tensor,
+        inspected: Inspected | None = None,
+    ) -> Tensor:
         """A^T of every image, with an adapter fitted to it (Eq. 7–11).
 
         Args:
             patch_tokens: Patch tokens ``(B, T · h, w, D)``.
             copies: Pseudo-anomalous copies of the images.
             joint_map: A^VL, ``(B, T · h, w)``.
+            inspected: Where the images are inspected, to which the adapters are fitted; ``None`` for everywhere.
 
         Returns:
             ``(B, T · h, w)``.
         """
         text, tokens = self.text_embeddings.float(), patch_tokens.flatten(1, 2)
-        task = AdaptationTask(tokens, *copies, joint_map.flatten(1), text, self.temperature)
+        covered, inside = covered_inside(copies.covered, inspected), None
+        if inspected is not None:
+            joint_map, inside = joint_map.where(inspected.patches, 0), inspected.patches.flatten(1)
+        task = AdaptationTask(tokens, copies.tokens, covered, joint_map.flatten(1), text, self.temperature, inside)
         start = Adapters(self.adapter_weight.float(), self.adapter_bias.float())
         adapters = self.fit(start, task, self.adaptation)
         return adapted_scores(task.tokens, adapters, task).view_as(joint_map)
@@ -416,7 +483,7 @@ class DualImageCLIPModel(nn.Module):
         if not shortage or look_ahead is None:
             return
         for identity, image in look_ahead(shortage):
-            self.references.remember(self.encode(image).patches, [identity])
+            self.references.remember(self.encode(image, [identity]).patches, [identity])
 
     def _require_text(self) -> None:
         if torch.isnan(self.text_embeddings).any():

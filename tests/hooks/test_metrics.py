@@ -112,6 +112,48 @@ def test_images_of_all_sizes_are_measured_together(sizes):
     assert measured(batches) == pytest.approx({**expected, "pixel_AUPRO": per_region_overlap(batches)}, abs=1e-5)
 
 
+@patient
+@given(seed=st.integers(0, 999))
+def test_pixels_that_were_not_inspected_do_not_count(seed):
+    """Metrics are those of pictures from which what lies outside was cut off, and need no ground of it."""
+    (whole,) = batches_of([(4, 20, 24)], seed)
+    inspected = torch.zeros(4, 20, 24, dtype=torch.bool)
+    inspected[:, 4:16, :14] = True
+    whole.inspected = inspected
+    whole.anomaly_map = whole.anomaly_map.where(inspected, torch.tensor(9.0))
+    part = batch_of(whole.anomaly_map[:, 4:16, :14], whole.gt_mask[:, 4:16, :14])
+    found, expected = measured([whole]), measured([part])
+    for name in PIXEL:
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+@patient
+@given(seed=st.integers(0, 999))
+def test_ground_truths_threshold_is_that_of_inspected_pixels(seed):
+    (whole,) = batches_of([(4, 20, 24)], seed)
+    whole.inspected = torch.zeros(4, 20, 24, dtype=torch.bool)
+    whole.inspected[:, 4:16, :14] = True
+    part = batch_of(whole.anomaly_map[:, 4:16, :14], whole.gt_mask[:, 4:16, :14])
+    thresholds = []
+    for batch in (whole, part):
+        metric = AdaptiveThreshold(fields=["anomaly_map", "gt_mask"], strict=False)
+        metric.update(batch)
+        thresholds.append(float(metric.compute()))
+    assert thresholds[0] == pytest.approx(thresholds[1])
+
+
+def test_inspected_pixels_are_brought_to_the_size_of_the_masks():
+    (batch,) = batches_of([(2, 20, 24)])
+    small = SimpleNamespace(
+        anomaly_map=F.interpolate(batch.anomaly_map[:, None], (10, 12))[:, 0],
+        gt_mask=batch.gt_mask,
+        inspected=torch.ones(2, 10, 12, dtype=torch.bool),
+    )
+    found = ours.compared(small, FIELDS["pixel"])
+    assert found.inspected.shape == batch.gt_mask.shape
+    assert found.inspected.all()
+
+
 def test_a_mask_without_background_is_a_region():
     maps, masks = uniform(2, 16, 16), torch.zeros(2, 16, 16, dtype=torch.bool)
     masks[1] = True

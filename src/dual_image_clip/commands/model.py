@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 MOST_GOLDEN = 16
 """Golden samples of a folder that are used."""
 
+_TAKEN_OVER = (
+    *("class_name", "threshold", "num_references", "adaptation_steps"),
+    *("regions", "image_size", "backbone", "pretrained"),
+)
+
 
 def add_class_name(command: argparse.ArgumentParser) -> None:
     """Adds what the photos show, which a command cannot do without."""
@@ -67,6 +72,13 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="photos known to be good, with which each is compared as well; of more than "
         f"{MOST_GOLDEN}, so many drawn at random",
+    )
+    command.add_argument(
+        "--regions",
+        type=Path,
+        metavar="FILE",
+        help="where photos are inspected: a picture that is white there, of any size, a folder of such pictures that "
+        "are called as the photos are, or a .json file of polygons in shares of width and height",
     )
     command.add_argument(
         "--value-range",
@@ -123,7 +135,16 @@ def load_model(
     from dual_image_clip.lightning_model import DualImageCLIP
 
     quieten()
-    names = ("class_name", "threshold", "num_references", "adaptation_steps", "image_size", "backbone", "pretrained")
+    names = (
+        "class_name",
+        "threshold",
+        "num_references",
+        "adaptation_steps",
+        "regions",
+        "image_size",
+        "backbone",
+        "pretrained",
+    )
     chosen = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     preset = {**BEST, "num_references": min(BEST["num_references"], most_references)} if options.best else {}
     try:

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from dual_image_clip.method import AdaptationSettings, AdaptationTask, Adapters, adapted_scores, residual_tokens
+from dual_image_clip.method import (
+    AdaptationSettings,
+    AdaptationTask,
+    Adapters,
+    adapted_scores,
+    only_inside,
+    residual_tokens,
+)
 
 # The defaults of F.normalize, F.cosine_similarity and torch.optim.AdamW.
 _NORMALIZE_EPS = 1e-12
@@ -74,7 +81,7 @@ def adaptation_gradient(adapters: Adapters, task: AdaptationTask, beta: float) -
     pseudo_scores = adapted_scores(task.pseudo_tokens, adapters, task)
     covered = task.pseudo_mask.to(scores.dtype)
     pseudo_slope = -torch.sigmoid(scores - pseudo_scores) * covered / covered.sum(dim=1, keepdim=True)
-    score_slope = beta * _similarity_slope(task.joint_map, scores) - pseudo_slope
+    score_slope = beta * only_inside(_similarity_slope(task.joint_map, only_inside(scores, task)), task) - pseudo_slope
     of_image = _score_gradient(task.tokens, scores, score_slope, adapters, task)
     of_copy = _score_gradient(task.pseudo_tokens, pseudo_scores, pseudo_slope, adapters, task)
     return Adapters(of_image.weight + of_copy.weight, of_image.bias + of_copy.bias)

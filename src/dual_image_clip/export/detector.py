@@ -29,7 +29,8 @@ from dual_image_clip.method import (
     all_at_once,
     tile_layout,
 )
-from dual_image_clip.torch_model import DualImageCLIPModel
+from dual_image_clip.regions import MaskFolder, Regions
+from dual_image_clip.torch_model import DualImageCLIPModel, TellsRegions
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,16 @@ class ExportableModel(DualImageCLIPModel):
         model: The model.
         encoder: Its encoder, or one of the same weights.
         pseudo_anomalies: Corrupts images, the same way every time.
+        regions: Say where images are inspected; ``None`` for everywhere.
     """
 
-    def __init__(self, model: DualImageCLIPModel, encoder: DualPathEncoder, pseudo_anomalies: nn.Module) -> None:
+    def __init__(
+        self,
+        model: DualImageCLIPModel,
+        encoder: DualPathEncoder,
+        pseudo_anomalies: nn.Module,
+        regions: TellsRegions | None = None,
+    ) -> None:
         super().__init__(
             encoder=encoder,
             references=ReferencePool(0, 0),
@@ -70,6 +78,7 @@ class ExportableModel(DualImageCLIPModel):
             aggregation=model.aggregation,
         )
         self.load_state_dict(model.state_dict())
+        self.regions = regions
         self.pseudo_anomalies = pseudo_anomalies  # type: ignore[assignment]
         self.in_portions = all_at_once
         self.adapter_weight, self.adapter_bias = model.adapter_weight.cpu(), model.adapter_bias.cpu()
@@ -91,6 +100,25 @@ class ExportableModel(DualImageCLIPModel):
     def fit(start: Adapters, task: AdaptationTask, settings: AdaptationSettings) -> Adapters:
         """Fits the adapters without autograd, which a graph cannot hold."""
         return fit_adapters_in_closed_form(start, task, settings)
+
+
+class FixedRegions(nn.Module):
+    """The region of images of one size, as a graph can hold it.
+
+    Args:
+        pixels: Pixels inside, boolean, ``(H, W)``.
+    """
+
+    pixels: Tensor
+
+    def __init__(self, pixels: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("pixels", pixels, persistent=False)
+
+    def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
+        """The pixels inside, whatever the name."""
+        del name, size
+        return self.pixels
 
 
 class _SameForEveryImage(FixedPseudoAnomaly):
@@ -130,7 +158,7 @@ class ExportableDetector(ExportMixin, LightningModule):
         _require_something_to_compare(model)
         _warn_of_no_threshold(post_processor)
         transform: Any = getattr(pre_processor, "transform", None)
-        encoder = model.encoder
+        encoder, regions = model.encoder, model.regions
         if input_size is None:
             pseudo_anomalies: nn.Module = _SameForEveryImage(copy.deepcopy(model.pseudo_anomalies))
         else:
@@ -138,8 +166,9 @@ class ExportableDetector(ExportMixin, LightningModule):
             encoder = FixedSizeEncoder(encoder, tile_layout(size, model.image_size).tile_size)
             pseudo_anomalies = fixed_pseudo_anomaly(model.pseudo_anomalies, size)
             transform = fixed_transform(transform, input_size)
+            regions = regions and FixedRegions(regions.mask(None, size))
         self.transform = transform
-        self.model = ExportableModel(model, encoder, pseudo_anomalies)
+        self.model = ExportableModel(model, encoder, pseudo_anomalies, regions)
         self.post_processor = post_processor
         self.to(model.text_embeddings.device).eval()
 
@@ -224,7 +253,15 @@ def require_exportable(
             "export to onnx or openvino, leave texture_dir out, or set adaptation_steps=0"
         )
         raise ValueError(msg)
+    if isinstance(model.regions, MaskFolder):
+        msg = (
+            f"regions={str(model.regions.source)!r} has a mask for each photo, but images have no names where a "
+            "file is run: set regions to one mask or to polygons"
+        )
+        raise ValueError(msg)
     if input_size is not None:
+        if isinstance(model.regions, Regions):
+            model.regions.require_fits(input_size, "input_size")
         _require_size(model, output_size(getattr(pre_processor, "transform", None), input_size), input_size)
 
 

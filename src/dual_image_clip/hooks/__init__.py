@@ -1,6 +1,7 @@
 """What anomalib and Lightning need from this package around a run."""
 
 from dual_image_clip.hooks.before_run import PreparesRun, make_latest
+from dual_image_clip.hooks.checkpoints import CarriesWhatWasInUse
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
 from dual_image_clip.hooks.distributed import EachImageOnce, gather
 from dual_image_clip.hooks.evaluation import (
@@ -15,13 +16,14 @@ from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
 from dual_image_clip.hooks.one_evaluation import ScoresOnce
 from dual_image_clip.hooks.photo_data import PhotoFolder, read_item
 from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
-from dual_image_clip.hooks.pre_processing import clip_pre_processor, require_same_resolution
+from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.progress_bar import PhotoProgressBar
 from dual_image_clip.hooks.sample_order import shuffle_samples
 from dual_image_clip.hooks.stock_command import predict_whole_folders, tell_mistakes_early
 from dual_image_clip.hooks.unusable_files import UnusableFiles
 
 __all__ = [
+    "CarriesWhatWasInUse",
     "ChangesDataLoaders",
     "EachImageOnce",
     "GoldenImageError",
@@ -45,7 +47,6 @@ __all__ = [
     "predict_whole_folders",
     "read_item",
     "require_enough_images",
-    "require_same_resolution",
     "shuffle_samples",
     "tell_mistakes_early",
 ]

@@ -25,8 +25,8 @@ class GoldenImageError(ValueError):
 class TakesGoldenImages(Protocol):
     """A model that compares images with golden ones."""
 
-    def set_golden_images(self, images: Iterable[Tensor]) -> None:
-        """Takes over images, each pre-processed, ``(1, 3, H, W)``."""
+    def set_golden_images(self, images: Iterable[Tensor], names: Iterable[str]) -> None:
+        """Takes over images, each pre-processed, ``(1, 3, H, W)``, and their names."""
 
 
 class GoldenImages:
@@ -116,7 +116,8 @@ class GoldenImages:
         # What a datamodule does to test images, golden ones need as well.
         augmentations = getattr(getattr(datamodule, "test_data", None), "augmentations", None) or nn.Identity()
         usable = self._read(reader)
-        model.set_golden_images(pre_process(augmentations(image).unsqueeze(0)) for image in usable.values())
+        images = (pre_process(augmentations(image).unsqueeze(0)) for image in usable.values())
+        model.set_golden_images(images, usable)
         self.paths = self.encoded = list(usable)
 
     def _read(self, reader: PhotoReader) -> dict[str, Tensor]:

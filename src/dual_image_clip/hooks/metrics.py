@@ -28,20 +28,32 @@ def compared(batch: Any, fields: Sequence[str]) -> Any:
     """What a metric compares, its maps at the size of their masks.
 
     Args:
-        batch: Batch with, as far as there are any, scores and truth.
+        batch: Batch with, as far as there are any, scores, truth and, as ``inspected``, pixels that were inspected.
         fields: Their names: of anomaly maps ``(B, h, w)`` and masks ``(B, H, W)``, or of scores and labels ``(B,)``.
 
     Returns:
-        Something with these two, of one shape; maps of another size are resized bilinearly.
+        Something with these two, of one shape; maps of another size are resized bilinearly. Truth that was not
+        inspected is 0, and ``inspected`` says which is, of the same shape, or is ``None``.
     """
     scores, truth = (getattr(batch, field, None) for field in fields)
-    if scores is not None and truth is not None and scores.shape != truth.shape:
-        scores = F.interpolate(scores[:, None], truth.shape[-2:], mode="bilinear")[:, 0]
-    return SimpleNamespace(**dict(zip(fields, (scores, truth), strict=True)))
+    inspected = getattr(batch, "inspected", None) if tuple(fields) == _PIXEL else None
+    if scores is not None and truth is not None:
+        size = truth.shape[-2:]
+        if scores.shape != truth.shape:
+            scores = F.interpolate(scores[:, None], size, mode="bilinear")[:, 0]
+        if inspected is not None:
+            inspected = F.interpolate(inspected[:, None].float(), size, mode="nearest-exact")[:, 0].bool()
+            truth = truth.where(inspected, torch.zeros_like(truth))
+    return SimpleNamespace(**dict(zip(fields, (scores, truth), strict=True)), inspected=inspected)
+
+
+def pixels_inside(values: Tensor, inspected: Tensor | None) -> Tensor:
+    """Values of one batch in a row, ``(N,)``, without those that were not inspected."""
+    return values.flatten() if inspected is None else values[inspected]
 
 
 class _Comparison(Metric):
-    """Compares scores with the truth, of images of whatever sizes.
+    """Compares scores with the truth, of images of whatever sizes, where they were inspected.
 
     There is no value without good and without defective ones: AUROC and AUPRO are not defined then, nor are F1 and
     precision without defective ones; without good ones these two are 1 for any scores and measure nothing.
@@ -65,14 +77,15 @@ class _Comparison(Metric):
         found = compared(batch, self.fields)
         scores, truth = (getattr(found, field) for field in self.fields)
         if scores is not None and truth is not None:
-            self.num_good = self.num_good + (truth == 0).sum()
-            self.num_defective = self.num_defective + (truth != 0).sum()
-            found = SimpleNamespace(**dict(zip(self.fields, self.kept(scores, truth), strict=True)))
+            kept = [pixels_inside(each, found.inspected) for each in self.kept(scores, truth)]
+            self.num_good = self.num_good + (kept[1] == 0).sum()
+            self.num_defective = self.num_defective + (kept[1] != 0).sum()
+            found = SimpleNamespace(**dict(zip(self.fields, kept, strict=True)))
         super().update(found)  # type: ignore[safe-super]
 
     def kept(self, scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """What is kept of scores and truth, ``(N,)`` each."""
-        return scores.flatten(), truth.flatten()
+        """What is kept of scores and truth, of their shape."""
+        return scores, truth
 
     def compute(self) -> Tensor | None:
         """The value in 0..1, or ``None`` where it is not defined."""
@@ -114,11 +127,11 @@ class AUPRO(_Comparison, stock.AUPRO):  # type: ignore[misc]
         """Scores, and regions: 0 outside, and for each region of all images and processes a number of its own."""
         # anomalib takes the smallest value of a mask for its background: with a border, every mask has one.
         bordered = F.pad(truth.float(), (1, 1, 1, 1)).unsqueeze(1)
-        regions = connected_components_cpu(bordered)[:, 0, 1:-1, 1:-1].flatten()
+        regions = connected_components_cpu(bordered)[:, 0, 1:-1, 1:-1]
         rank, world_size = _place_among_processes()
         numbers = (self.num_regions.int() + regions - 1) * world_size + rank + 1
         self.num_regions = self.num_regions + regions.max()
-        return scores.flatten(), torch.where(regions > 0, numbers, 0)
+        return scores, torch.where(regions > 0, numbers, 0)
 
     def perform_cca(self) -> Tensor:
         """The regions, ``(N,)``; they have been found already."""

@@ -146,20 +146,22 @@ class OneEvaluation(Callback):
         self._catch_up(module.model)
         return module.model.compare(images, names, look_ahead)
 
-    def _again(self, model: Any, images: Tensor, *others: Any) -> Any:
+    def _again(self, model: Any, images: Tensor, names: Sequence[str] | None, look_ahead: Any) -> Any:
         kept = self._found[self._place].comparison
         self._place += 1
-        self._passed.append((images, *others))
+        self._passed.append((images, names, look_ahead))
         # Later batches, should they have to be computed, may be compared with the images of these.
         held = sum(len(each[0]) for each in self._passed)
         while self._passed and held - len(self._passed[0][0]) >= model.references.room:
             held -= len(self._passed.popleft()[0])
         patch_maps = kept.patch_maps.to(images.device)
+        inspected = model.inspect(images, names)
         predictions = InferenceBatch(
             pred_score=kept.predictions.pred_score.to(images.device),
-            anomaly_map=model.at_pixels(patch_maps, (images.shape[-2], images.shape[-1])),
+            anomaly_map=model.at_pixels(patch_maps, (images.shape[-2], images.shape[-1]), inspected),
         )
-        return kept._replace(predictions=predictions, patch_maps=patch_maps)
+        pixels = inspected and inspected.pixels
+        return kept._replace(predictions=predictions, patch_maps=patch_maps, inspected=pixels)
 
     def _catch_up(self, model: Any) -> None:
         """Brings a model into the state in which it would be, had it compared all batches so far."""
@@ -219,7 +221,7 @@ def _without_pixels(compared: Any) -> Any:
     scores: Tensor = compared.predictions.pred_score
     # Copies, so that nothing larger is held, and nobody changes them.
     predictions = InferenceBatch(pred_score=scores.clone().cpu())
-    return compared._replace(predictions=predictions, patch_maps=compared.patch_maps.clone().cpu())
+    return compared._replace(predictions=predictions, patch_maps=compared.patch_maps.clone().cpu(), inspected=None)
 
 
 def _bytes_of(tensor: Tensor) -> Any:

@@ -16,7 +16,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from dual_image_clip.hooks.distributed import gather
 from dual_image_clip.hooks.evaluation import do_without_validation
-from dual_image_clip.hooks.metrics import compared
+from dual_image_clip.hooks.metrics import compared, pixels_inside
 
 # With fewer images, a median absolute deviation says nothing.
 _FEWEST_IMAGES = 8
@@ -31,8 +31,12 @@ class AdaptiveThreshold(F1AdaptiveThreshold):
     """anomalib's adaptive threshold for maps of any sizes, in reasonable time and memory on several devices."""
 
     def update(self, batch: Any) -> None:  # type: ignore[override]
-        """Takes in a batch, its maps at the size of their masks."""
-        super().update(compared(batch, self.fields))
+        """Takes in a batch, its maps at the size of their masks, where they were inspected."""
+        found = compared(batch, self.fields)
+        if found.inspected is not None:
+            kept = {field: pixels_inside(getattr(found, field), found.inspected) for field in self.fields}
+            found = SimpleNamespace(**kept)
+        super().update(found)
 
     def compute(self) -> Tensor:  # type: ignore[override]
         """The threshold of the largest F1 score."""
@@ -215,6 +219,11 @@ class LabelFreePostProcessor(PostProcessor):
         if self.enable_thresholding and batch.pred_score is not None:
             self._label(batch, self._limit())
         super().post_process_batch(batch)
+        inspected = getattr(batch, "inspected", None)
+        if inspected is not None and batch.anomaly_map is not None:
+            # Ground truth's scale has another zero.
+            batch.anomaly_map = batch.anomaly_map * inspected
+            batch.pred_mask = None if batch.pred_mask is None else batch.pred_mask & inspected
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Scales and labels predictions that are made without a trainer; they do not count as images seen.

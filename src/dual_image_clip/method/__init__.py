@@ -8,6 +8,7 @@ from dual_image_clip.method.adaptation import (
     adapted_scores,
     fit_adapters,
     initial_adapter,
+    only_inside,
     residual_tokens,
 )
 from dual_image_clip.method.attention import causal_self_attention, merge_heads, project_to_heads, residual_block
@@ -20,6 +21,7 @@ from dual_image_clip.method.fusion import (
     to_pixels,
     upsample_map,
 )
+from dual_image_clip.method.inspected import Inspected, as_references, covered_inside, inspected_patches
 from dual_image_clip.method.portions import NotEnoughMemoryError, Portions, all_at_once, blamed_on_batch_size
 from dual_image_clip.method.prompts import (
     PromptEnsemble,
@@ -61,6 +63,7 @@ __all__ = [
     "DualPathEncoder",
     "FusedScores",
     "ImageFeatures",
+    "Inspected",
     "NotEnoughMemoryError",
     "Portions",
     "PromptEnsemble",
@@ -75,17 +78,21 @@ __all__ = [
     "adapted_scores",
     "aggregate_references",
     "all_at_once",
+    "as_references",
     "blamed_on_batch_size",
     "causal_self_attention",
+    "covered_inside",
     "covered_patches",
     "encode_ensemble",
     "encode_prompts",
     "fit_adapters",
     "fuse",
     "initial_adapter",
+    "inspected_patches",
     "joint_anomaly_map",
     "merge_heads",
     "merge_tiles",
+    "only_inside",
     "patch_share",
     "perlin_masks",
     "project_to_heads",

@@ -53,9 +53,10 @@ class AdaptationTask(NamedTuple):
         tokens: Patch tokens q of the images, length one, ``(B, N, D)``.
         pseudo_tokens: Patch tokens q′ of their pseudo-anomalous copies, length one, ``(B, N, D)``.
         pseudo_mask: Patches that the pseudo anomaly covers, boolean, ``(B, N)``, at least one in each image.
-        joint_map: Zero-shot map A^VL of the images, ``(B, N)``.
+        joint_map: Zero-shot map A^VL of the images, ``(B, N)``; 0 outside.
         text_embeddings: Embeddings of [normal, anomalous], ``(2, D)``.
         temperature: τ of the text score.
+        inside: Patches whose maps are held together by Eq. 11, boolean, ``(B, N)``; ``None`` for all.
     """
 
     tokens: Tensor
@@ -64,6 +65,7 @@ class AdaptationTask(NamedTuple):
     joint_map: Tensor
     text_embeddings: Tensor
     temperature: float
+    inside: Tensor | None = None
 
 
 def initial_adapter(dim: int, generator: torch.Generator) -> Adapters:
@@ -163,6 +165,7 @@ def fit_adapters(start: Adapters, task: AdaptationTask, settings: AdaptationSett
             task.joint_map.detach().clone(),
             task.text_embeddings.detach().clone(),
             task.temperature,
+            None if task.inside is None else task.inside.detach().clone(),
         )
         weight, bias = (each.expand(count, *each.shape[1:]).clone().requires_grad_() for each in start)
         adapters = Adapters(weight, bias)
@@ -188,7 +191,12 @@ def adaptation_loss(adapters: Adapters, task: AdaptationTask, beta: float) -> Te
     scores = adapted_scores(task.tokens, adapters, task)
     pseudo_scores = adapted_scores(task.pseudo_tokens, adapters, task)
     pseudo_loss = pseudo_anomaly_loss(scores, pseudo_scores, task.pseudo_mask)
-    return pseudo_loss + beta * similarity_loss(task.joint_map, scores)
+    return pseudo_loss + beta * similarity_loss(task.joint_map, only_inside(scores, task))
+
+
+def only_inside(scores: Tensor, task: AdaptationTask) -> Tensor:
+    """Scores ``(B, N)`` with 0 for the patches outside, as the joint map has it."""
+    return scores if task.inside is None else scores.where(task.inside, 0)
 
 
 def adapted_scores(tokens: Tensor, adapters: Adapters, task: AdaptationTask) -> Tensor:

@@ -3,10 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from dual_image_clip.method.checks import require_at_least
+from dual_image_clip.method.inspected import Inspected
 from dual_image_clip.method.tiling import TileLayout, merge_tiles
 
 
@@ -61,7 +63,7 @@ class FusedScores(NamedTuple):
 
     Attributes:
         images: Score of each image (Eq. 13), ``(B,)``.
-        pixels: Anomaly map of each image (Eq. 12), ``(B, H, W)``.
+        pixels: Anomaly map of each image (Eq. 12), ``(B, H, W)``; 0 where it is not inspected.
         patches: The same before it is smoothed and brought to pixels, ``(B, T · h, w)``, tiles one below the other.
     """
 
@@ -77,26 +79,38 @@ def fuse(
     weights: ScoreWeights,
     layout: TileLayout,
     smooth: bool = True,
+    inspected: Inspected | None = None,
 ) -> FusedScores:
     """Puts the scores of an image together; the one place where that is done.
 
     Args:
-        class_scores: Text score of the class token of each tile, ``(B, T)``; an image's is their mean.
+        class_scores: Text score of the class token of each tile, ``(B, T)``; an image's is the mean of those that have
+            a patch inside.
         visual_map: A^V, ``(B, T · h, w)``, tiles one below the other, or ``None`` where an image has no reference.
         text_map: A^T, of the same shape; A^L where nothing was adapted.
         weights: λ₁ … λ₅.
         layout: Tiles of the images.
         smooth: Whether the map is smoothed with a 3×3 mean over patches before it is upsampled.
+        inspected: Where the images are inspected; ``None`` for everywhere.
 
     Returns:
         Score and anomaly map of each image.
     """
     patches = fuse_maps(visual_map, text_map, weights)
+    class_score = _mean_of_tiles(class_scores, inspected)
     return FusedScores(
-        images=fuse_scores(class_scores.mean(dim=1), visual_map, text_map, weights),
-        pixels=to_pixels(patches, layout, smooth),
+        images=fuse_scores(class_score, visual_map, text_map, weights, inspected),
+        pixels=to_pixels(patches, layout, smooth, inspected),
         patches=patches,
     )
+
+
+def _mean_of_tiles(class_scores: Tensor, inspected: Inspected | None) -> Tensor:
+    if inspected is None:
+        return class_scores.mean(dim=1)
+    # Not `len`, which would fix the batch size of an exported graph.
+    counted = inspected.patches.unflatten(1, (class_scores.shape[1], -1)).flatten(2).any(dim=2).to(class_scores.dtype)
+    return (class_scores * counted).sum(dim=1) / counted.sum(dim=1)
 
 
 def joint_anomaly_map(visual_map: Tensor | None, language_map: Tensor) -> Tensor:
@@ -127,7 +141,13 @@ def fuse_maps(visual_map: Tensor | None, text_map: Tensor, weights: ScoreWeights
     return fused if visual_map is None else fused + weights.lambda_1 * visual_map
 
 
-def fuse_scores(class_score: Tensor, visual_map: Tensor | None, text_map: Tensor, weights: ScoreWeights) -> Tensor:
+def fuse_scores(
+    class_score: Tensor,
+    visual_map: Tensor | None,
+    text_map: Tensor,
+    weights: ScoreWeights,
+    inspected: Inspected | None = None,
+) -> Tensor:
     """The anomaly score of an image, λ₃ A^L_cls + λ₄ max A^V + λ₅ max A^T (Eq. 13).
 
     Args:
@@ -135,20 +155,23 @@ def fuse_scores(class_score: Tensor, visual_map: Tensor | None, text_map: Tensor
         visual_map: A^V ``(B, h, w)``, or ``None`` where an image has no reference.
         text_map: A^T ``(B, h, w)``; A^L where nothing was adapted.
         weights: λ₃, λ₄ and λ₅, and what counts as the maximum.
+        inspected: Where a maximum may lie; ``None`` for everywhere.
 
     Returns:
         Scores ``(B,)``.
     """
-    score = weights.lambda_3 * class_score + weights.lambda_5 * peak(text_map, weights.peak_share)
-    return score if visual_map is None else score + weights.lambda_4 * peak(visual_map, weights.peak_share)
+    inside = None if inspected is None else inspected.patches
+    score = weights.lambda_3 * class_score + weights.lambda_5 * peak(text_map, weights.peak_share, inside)
+    return score if visual_map is None else score + weights.lambda_4 * peak(visual_map, weights.peak_share, inside)
 
 
-def peak(patch_map: Tensor, share: float) -> Tensor:
+def peak(patch_map: Tensor, share: float, inside: Tensor | None = None) -> Tensor:
     """The highest scores of an image, of which a single patch may be one by chance.
 
     Args:
         patch_map: Scores of patches, ``(B, h, w)``.
         share: Share of the patches whose mean is taken, in 0..1; their number is rounded down, and is at least one.
+        inside: Patches that count, boolean, ``(B, h, w)``, at least one in each image; ``None`` for all.
 
     Returns:
         Mean of the highest scores, ``(B,)``.
@@ -160,7 +183,13 @@ def peak(patch_map: Tensor, share: float) -> Tensor:
         (tensor([1.]), tensor([0.7500]))
     """
     scores = patch_map.flatten(1)
-    return scores.topk(max(1, int(share * scores.shape[1])), dim=1).values.mean(dim=1)
+    if inside is None:
+        return scores.topk(max(1, int(share * scores.shape[1])), dim=1).values.mean(dim=1)
+    # Images of one batch may have regions of different sizes.
+    number = (share * inside.flatten(1).sum(dim=1, keepdim=True)).floor().clamp(min=1)
+    highest = scores.masked_fill(~inside.flatten(1), -torch.inf).sort(dim=1, descending=True).values
+    taken = torch.arange(scores.shape[1], device=scores.device) < number
+    return highest.where(taken, 0).sum(dim=1) / number.squeeze(1)
 
 
 def upsample_map(patch_map: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
@@ -180,16 +209,29 @@ def upsample_map(patch_map: Tensor, size: tuple[int, int], smooth: bool = True) 
     return F.interpolate(maps, size, mode="bilinear", align_corners=True).squeeze(1)
 
 
-def to_pixels(patch_map: Tensor, layout: TileLayout, smooth: bool = True) -> Tensor:
+def to_pixels(patch_map: Tensor, layout: TileLayout, smooth: bool = True, inspected: Inspected | None = None) -> Tensor:
     """Brings a map of the patches of tiles to the pixels of images.
+
+    With a region, means and interpolation are weighted, so that no patch outside has a part in them.
 
     Args:
         patch_map: Scores of patches, ``(B, T · h, w)``, tiles one below the other.
         layout: Tiles of the images.
         smooth: Whether to take the 3×3 mean over the patches of a tile first.
+        inspected: Where the images are inspected; ``None`` for everywhere.
 
     Returns:
-        Scores of pixels, ``(B, H, W)``.
+        Scores of pixels, ``(B, H, W)``; 0 where they are not inspected.
     """
+    if inspected is None:
+        return _merged(patch_map, layout, smooth)
+    weights = inspected.patches.to(patch_map.dtype)
+    # What lies outside may be anything, infinity included.
+    weighted = _merged(patch_map.where(inspected.patches, 0), layout, smooth)
+    pixels = weighted / _merged(weights, layout, smooth).clamp(min=torch.finfo(patch_map.dtype).tiny)
+    return pixels.where(inspected.pixels, 0)
+
+
+def _merged(patch_map: Tensor, layout: TileLayout, smooth: bool) -> Tensor:
     tiles = patch_map.unflatten(1, (layout.num_tiles, -1)).flatten(0, 1)
     return merge_tiles(upsample_map(tiles, layout.tile_size, smooth), layout)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -67,6 +68,13 @@ class UnusableImageError(ValueError):
         return f"{self.name} {self.reason}"
 
 
+class KnowsPhotos(Protocol):
+    """Something that was made for some photos and not for others, such as regions of inspection."""
+
+    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
+        """Raises an :class:`UnusableImageError` for a photo of some height, width and name that it is not made for."""
+
+
 @dataclass(frozen=True)
 class PhotoReader:
     """Reads photos from files.
@@ -74,6 +82,7 @@ class PhotoReader:
     Attributes:
         patch_size: Height and width of a patch in pixels, the least that a photo must have.
         value_range: Values of more than 8 bits that become 0 and 1, ``None`` for the rule above.
+        regions: What every photo must fit, if anything.
 
     Raises:
         ValueError: The first value of the range is not below the second.
@@ -81,6 +90,7 @@ class PhotoReader:
 
     patch_size: tuple[int, int] = (1, 1)
     value_range: tuple[float, float] | None = None
+    regions: KnowsPhotos | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -116,7 +126,7 @@ class PhotoReader:
             name: What its user calls the image.
 
         Raises:
-            UnusableImageError: A side is shorter, or one is more than 64 times the other.
+            UnusableImageError: A side is shorter, one is more than 64 times the other, or the regions do not fit.
         """
         height, width = size
         if height < self.patch_size[0] or width < self.patch_size[1]:
@@ -125,6 +135,8 @@ class PhotoReader:
         if max(size) > _MOST_TILES * min(size):
             reason = f"has {height}×{width} pixels, more than {_MOST_TILES} square tiles: cut it into parts"
             raise UnusableImageError(name, reason)
+        if self.regions is not None:
+            self.regions.require_fits(size, name)
 
     def differs_from_stock(self, name: str | Path) -> bool:
         """Whether anomalib's own reader would give other pixels; it ignores depth, orientation and transparency.
@@ -136,7 +148,7 @@ class PhotoReader:
             UnusableImageError: The file cannot be decoded, there is none, or the image has a size that is refused.
         """
         with open_photo(name) as image:
-            self.require_shape((image.height, image.width), name)
+            self.require_shape(_size_as_seen(image), name)
             turned = _orientation(image) != _UPRIGHT
             return bool(file_of(name)[1]) or turned or image.mode in _DEEP_MODES or image.has_transparency_data
 
@@ -220,12 +232,13 @@ def photo_size(name: str | Path) -> tuple[int, int]:
         return _size_as_seen(image)
 
 
-def read_mask(path: str | Path, photo: str | Path) -> Tensor:
-    """Reads the ground truth of a photo, turned with it where it lies as the sensor does.
+def read_mask(path: str | Path, photo: str | Path, least: int = 1) -> Tensor:
+    """Reads a mask of a photo, such as the ground truth, turned with it where it lies as the sensor does.
 
     Args:
-        path: Image file of the mask; whatever is not black counts.
+        path: Image file of the mask.
         photo: The photo.
+        least: Brightness from which a pixel counts, in 0..255; by default whatever is not black.
 
     Returns:
         Mask of 0 and 1, ``(H, W)``. Where its size does not tell how it lies, it is taken to lie as the photo is seen.
@@ -239,7 +252,7 @@ def read_mask(path: str | Path, photo: str | Path) -> Tensor:
         mask = image.convert("L")
         if turn is not None and (mask.height, mask.width) == seen[::-1] != seen:
             mask = mask.transpose(turn)
-        return (pil_to_tensor(mask)[0] > 0).to(torch.uint8)
+        return (pil_to_tensor(mask)[0] >= least).to(torch.uint8)
 
 
 @contextmanager
