@@ -87,7 +87,7 @@ class StreamingDetector:
             self._model.golden.require_apart_from([image])
         pixels = as_pixels(image, self._model.reader)
         name = str(image) if isinstance(image, str | Path) else None
-        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name or "image")
+        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         encoded = encode_one(self._model, pixels, name)
         with SCORING:
             found = score_one(
