@@ -138,13 +138,13 @@ def test_photos_that_go_after_they_were_scored_keep_their_results(photos, worksp
 KILLED = """
 import os, signal, sys
 from dual_image_clip import cli
-from dual_image_clip.prediction import report
+from dual_image_clip.prediction import result_files
 
 def die(outcome, settings, versions, path):
     path.write_text("<html>half a report")
     os.kill(os.getpid(), signal.SIGKILL)
 
-report.write_report = die
+result_files.write_report = die
 cli.main(sys.argv[1:])
 """
 
