@@ -14,13 +14,14 @@ ROOT = PACKAGE.parents[1]
 FLOORS = (
     {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
     {"method", "mistakes", "regions"},
+    {"threshold_file"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},
     {"export"},
     {"lightning_model"},
     {"one_image"},
-    {"streaming", "ui"},
+    {"calibration", "streaming", "ui"},
     {"commands"},
     {"cli"},
 )
