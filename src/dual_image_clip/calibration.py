@@ -1,10 +1,8 @@
 """Thresholds that keep a rate of false alarms, from photos known to be good.
 
 The promise: a good photo that comes later, exchangeable with these, lies above the threshold with a probability of at
-most the rate that was asked for. Split conformal prediction gives it for any distribution of scores: of n of them that
-are independent, the threshold is the k-th smallest with k = ⌈(n + 1)(1 − rate)⌉, and n is large enough where k ≤ n.
-
-It holds as far as the n photos are scored as later ones will be, and independently of each other:
+most the rate that was asked for. :func:`~dual_image_clip.conformal.conformal_threshold` gives it for scores of any
+distribution, as far as the photos are scored as later ones will be, and independently of each other:
 
 - Against golden images, which are the same for all. A photo that is itself golden is left out, by its content, because
   nothing is as like it as itself; so a folder may be given as both, and the photos that are not drawn from it count.
@@ -19,15 +17,16 @@ probability of at most the rate.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from hashlib import sha256
+from statistics import median
 from typing import NamedTuple
 
 import torch
 
+from dual_image_clip.conformal import conformal_threshold, require_enough
 from dual_image_clip.hooks import LabelFreePostProcessor, robust_limit
 from dual_image_clip.lightning_model import DualImageCLIP
-from dual_image_clip.one_image import SCORING, encode_one, own_post_processor, score_one
+from dual_image_clip.one_image import SCORING, encode_one, score_one
 from dual_image_clip.photos import UnusableFile, UnusableImageError, file_of
 from dual_image_clip.threshold_file import Calibration
 from dual_image_clip.torch_model import EncodedImages
@@ -38,10 +37,6 @@ _DIGITS = 6
 
 Progress = Callable[[int, int], object]
 """Told how many photos are done, and how many there are."""
-
-
-class TooFewPhotosError(ValueError):
-    """There are too few photos for the rate of false alarms."""
 
 
 class GoodScore(NamedTuple):
@@ -64,62 +59,6 @@ class _Photo(NamedTuple):
     path: str
     encoded: EncodedImages
     size: tuple[int, int]
-
-
-def conformal_threshold(scores: Sequence[float], false_alarm_rate: float) -> float:
-    """The smallest threshold that keeps a rate of false alarms, whatever the distribution of scores.
-
-    Args:
-        scores: Scores of n good photos, independent of each other.
-        false_alarm_rate: Probability, above 0 and below 1, with which one more may lie above the threshold.
-
-    Returns:
-        The k-th smallest score, k = ⌈(n + 1)(1 − rate)⌉.
-
-    Raises:
-        TooFewPhotosError: There are fewer than 1 / rate − 1 scores.
-
-    Example:
-        >>> conformal_threshold([0.1, 0.2, 0.3, 0.4], 0.25)
-        0.4
-    """
-    require_enough(len(scores), 0, false_alarm_rate)
-    # A binary fraction of 0.01 is a little more or less.
-    rank = math.ceil((len(scores) + 1) * (1 - Fraction(str(false_alarm_rate))))
-    return sorted(scores)[max(rank, 1) - 1]
-
-
-def require_enough(photos: int, num_references: int, false_alarm_rate: float) -> None:
-    """Refuses a rate of false alarms that so few photos cannot promise.
-
-    Args:
-        photos: Number of good photos.
-        num_references: Number of others that each is compared with.
-        false_alarm_rate: The rate.
-
-    Raises:
-        TooFewPhotosError: There are too few; the rate that they allow is named.
-        ValueError: The rate is not above 0 and below 1.
-    """
-    if not 0 < false_alarm_rate < 1:
-        msg = f"false_alarm_rate must lie above 0 and below 1, got {false_alarm_rate}"
-        raise ValueError(msg)
-    group = num_references + 1
-    counted, needed = photos // group, math.ceil(1 / Fraction(str(false_alarm_rate))) - 1
-    if counted >= needed:
-        return
-    # Rounded up, so that it is allowed as it is read.
-    allowed = math.ceil(1000 / (counted + 1)) / 1000
-    best = f"they allow {allowed:g} at best" if counted else "they allow none"
-    msg = (
-        f"too few good photos for a false-alarm rate of {false_alarm_rate:g}: {photos} where it takes {needed * group}"
-    )
-    if num_references:
-        msg += (
-            f", because each is compared with {num_references} other(s) that count no more ({needed} do with golden "
-            "images and num_references=0)"
-        )
-    raise TooFewPhotosError(f"{msg}; {best}")
 
 
 def calibrate(
@@ -145,12 +84,12 @@ def calibrate(
         TooFewPhotosError: There are too few photos for that rate.
         ValueError: The rate is out of its range.
     """
-    num_references = model.model.references.num_references
-    require_enough(len(without_golden(model, photos)), num_references, false_alarm_rate)
     # The model belongs to the calibration until the last of its photos.
     with SCORING:
         model.eval().complete()
-        scores = list(_scores(model, without_golden(model, photos), false_alarm_rate, progress, pass_over))
+        others = without_golden(model, photos)
+        require_enough(len(others), model.model.references.num_references, false_alarm_rate)
+        scores = list(_scores(model, others, false_alarm_rate, progress, pass_over))
     counted = [each for each in scores if each.counts]
     return Calibration(
         threshold=_rounded_up(conformal_threshold([each.score for each in counted], false_alarm_rate)),
@@ -158,6 +97,7 @@ def calibrate(
         false_alarm_rate=false_alarm_rate,
         photos=len(scores),
         counted=len(counted),
+        median=median(each.score for each in scores),
         suspicious=find_suspicious(scores),
         settings={**model.score_settings, "class_name": model.class_name},
     )
@@ -167,7 +107,7 @@ def without_golden(model: DualImageCLIP, photos: Sequence[str]) -> list[str]:
     """Photos that are not among the golden ones, neither as files nor as copies of them.
 
     Args:
-        model: The model, of whose golden images at least the files are known.
+        model: The model, with its golden images.
         photos: The photos.
 
     Returns:
@@ -202,7 +142,9 @@ def _scores(
     """Scores photos in groups of one and its references; those left in the end borrow from the last group."""
     num_references = model.model.references.num_references
     model.model.reset()
-    post_processor, usable = own_post_processor(model), len(photos)
+    weights, usable = model.model.weights, len(photos)
+    # The scale of predictions without ground truth, whatever the model has seen.
+    post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum).to(model.device)
     group: list[_Photo] = []
     before: list[_Photo] = []
     for number, path in enumerate(photos):

@@ -33,6 +33,7 @@ class Calibration:
             are expected to have any anomalous pixel.
         photos: Number of good photos that were scored.
         counted: Number of scores, independent of each other, that the thresholds were taken from.
+        median: Median of the scores of all.
         suspicious: Photos, with their scores, that look defective among the others.
         settings: What scores depend on, see :func:`score_settings`.
     """
@@ -42,6 +43,7 @@ class Calibration:
     false_alarm_rate: float
     photos: int
     counted: int
+    median: float
     suspicious: tuple[tuple[str, float], ...]
     settings: Mapping[str, Any]
 
@@ -188,13 +190,13 @@ def _require_same(path: Path, made_with: Mapping[str, Any], own: Mapping[str, An
             raise _differs(path, name, made_with[name], own[name])
     for name, what in _DIGESTS.items():
         if made_with[name] != own[name]:
-            msg = f"{path} was made with {what} than this model has: use the same, or calibrate again"
+            msg = f"{path} was made with {what} than there are here: use the same, or calibrate again"
             raise ThresholdFileError(msg)
 
 
 def _differs(path: Path, name: str, made_with: Any, own: Any) -> ThresholdFileError:
     return ThresholdFileError(
-        f"{path} was made with {name}={made_with!r}, this model has {own!r}: use the same setting, or calibrate again"
+        f"{path} was made with {name}={made_with!r}, and here it is {own!r}: use the same setting, or calibrate again"
     )
 
 
