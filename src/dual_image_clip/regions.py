@@ -36,9 +36,11 @@ class Regions(ABC):
 
     Attributes:
         source: File or folder that says so.
+        digest: What regions are told apart by.
     """
 
     source: Path
+    digest: str
 
     @abstractmethod
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
@@ -75,10 +77,12 @@ class Polygons(Regions):
     Attributes:
         source: JSON file.
         polygons: The polygons.
+        digest: Of the polygons.
     """
 
     source: Path
     polygons: tuple[Polygon, ...]
+    digest: str
 
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
         """See :class:`Regions`."""
@@ -233,9 +237,8 @@ def _load_polygons(path: Path) -> Polygons:
     if not isinstance(polygons, list) or not polygons:
         msg = f'regions: {path} has no polygons: {{"polygons": [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]}} is one'
         raise RegionError(msg)
-    return Polygons(
-        path, tuple(_polygon(each, f"polygon {number} of {path}") for number, each in enumerate(polygons, 1))
-    )
+    checked = tuple(_polygon(each, f"polygon {number} of {path}") for number, each in enumerate(polygons, 1))
+    return Polygons(path, checked, sha256(repr(checked).encode()).hexdigest())
 
 
 def _polygon(corners: Any, name: str) -> Polygon:

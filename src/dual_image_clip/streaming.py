@@ -36,6 +36,8 @@ class StreamingDetector:
     the threshold that the model was given or that ground truth has set, or else by the robust z-score of
     :class:`~dual_image_clip.hooks.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
 
+    Thresholds that were calibrated with references hold from the image on that has as many before it.
+
     Memory is bounded: patch tokens of ``references`` images, and two numbers for each of the last 10,000 images.
 
     Several threads may call one detector. Reading an image, pre-processing and the tower's pass run side by side;
@@ -50,7 +52,8 @@ class StreamingDetector:
             for evaluations.
 
     Raises:
-        ValueError: The model has no class name, or ``references`` is negative.
+        ValueError: The model has no class name, ``references`` is negative, or the model's thresholds were calibrated
+            with another number of references.
         TypeError: The model has a post-processor of another kind.
         GoldenImageError: The model needs golden images, and has no folder to take them from.
     """
@@ -59,6 +62,7 @@ class StreamingDetector:
         if references < 0:
             msg = f"references must be at least 0, got {references}"
             raise ValueError(msg)
+        model.limits.require_num_references(references)
         _require_class_name(model)
         self._model = model.eval()
         self._min_area = min_area

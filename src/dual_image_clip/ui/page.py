@@ -9,6 +9,7 @@ import gradio as gr
 
 from dual_image_clip.class_names import require_class_name
 from dual_image_clip.prediction import CSV_NAME, Outcome, write_csv
+from dual_image_clip.threshold_file import ThresholdFileError
 from dual_image_clip.ui.results import TABLE_HEADER, gallery, problem, relabel, summary, table
 from dual_image_clip.ui.scorer import Scorer
 
@@ -95,7 +96,10 @@ def build_page(scorer: Scorer) -> gr.Blocks:
             mistake = find_mistake(paths, name)
             if mistake or not paths:
                 return {message: problem(mistake)}
-            outcome = scorer(paths, name, progress)
+            try:
+                outcome = scorer(paths, name, progress)
+            except ThresholdFileError as error:
+                return {message: problem(f"{error}.")}
             return {**show(outcome, opaque), threshold: _initial_threshold(outcome)}
 
         def move_threshold(outcome: Outcome | None, limit: float, opaque: float) -> Any:
