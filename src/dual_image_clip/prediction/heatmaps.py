@@ -142,7 +142,7 @@ class HeatmapVisualizer(ImageVisualizer):
         self.release()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Completes the heatmaps of a test; those of a prediction wait until :class:`PredictionReport` has its list.
+        """Completes the heatmaps of a test; those of a prediction wait until the predictions have been collected.
 
         Args:
             trainer: The trainer.

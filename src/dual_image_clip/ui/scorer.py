@@ -68,7 +68,7 @@ class Scorer:
             predictions = list(self._score(images, post_processor, progress))
         threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
         labelled = [each._replace(label=decide(each.score, threshold)) for each in predictions]
-        return Outcome(rank(labelled), threshold, unusable, len(paths))
+        return Outcome(rank(labelled), {"": threshold}, unusable, len(paths))
 
     def _encode(
         self, paths: Sequence[str | Path], unusable: list[UnusableFile], progress: Progress
