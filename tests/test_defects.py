@@ -111,15 +111,15 @@ def test_everything_can_be_one_defect():
     assert set(defect.contour) == {(0, 0), (120, 0), (120, 90), (0, 90)}
 
 
-@pytest.mark.parametrize("shape", [(240, 240), (240, 320), (480, 240), (240, 1200)], ids=str)
+@pytest.mark.parametrize("shape", [(240, 240), (240, 320), (480, 240), (240, 560)], ids=str)
 def test_a_small_map_is_small_and_finds_the_same(shape):
     # As the model's: patches of 16 pixels, smoothed, made larger.
     patches = torch.rand(1, 1, shape[0] // 16, shape[1] // 16, generator=seeded(5))
     patches = F.avg_pool2d(F.pad(patches, (1, 1, 1, 1), mode="replicate"), 3, 1)
     scores = F.interpolate(patches, shape, mode="bilinear")[0, 0]
     kept = small_map(scores)
-    assert kept.numel() * kept.element_size() <= 64 * 64 * 2
+    assert kept.numel() * kept.element_size() <= 4050 * scores.numel() / 240**2
     threshold = float(scores.quantile(0.9))
     exact, found = find_defects(scores, threshold, shape), find_defects(kept, threshold, shape)
     masks = [np.any([filled(each.contour, shape) for each in defects], axis=0) for defects in (exact, found)]
-    assert np.logical_and(*masks).sum() > 0.9 * np.logical_or(*masks).sum()
+    assert np.logical_and(*masks).sum() > 0.95 * np.logical_or(*masks).sum()
