@@ -5,6 +5,7 @@ from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
 from dual_image_clip.prediction.picture_names import PNG, picture_names
 from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, on_one_line, printable, rank, write_csv
+from dual_image_clip.prediction.products import put_together, settings_together
 from dual_image_clip.prediction.report import PredictionReport
 from dual_image_clip.prediction.result_files import CSV_NAME, REPORT_NAME, ResultFiles
 from dual_image_clip.prediction.settings import settings_of
@@ -32,7 +33,9 @@ __all__ = [
     "on_one_line",
     "picture_names",
     "printable",
+    "put_together",
     "rank",
     "settings_of",
+    "settings_together",
     "write_csv",
 ]

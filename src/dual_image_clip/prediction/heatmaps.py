@@ -50,15 +50,21 @@ class HeatmapVisualizer(ImageVisualizer):
     Args:
         output_dir: Where they go. Without it, ``images`` in the trainer's folder.
         maps_dir: Where anomaly maps of the photos' own size go: PNG of 16 bits, 65535 for 1. Without it, nowhere.
+        root: A folder that holds all photos, for a run on some of those below it: pictures are under the path below it.
         min_area: Pixels of the photo that a defect must have at least to be drawn.
     """
 
     def __init__(
-        self, output_dir: str | Path | None = None, maps_dir: str | Path | None = None, min_area: int = 0
+        self,
+        output_dir: str | Path | None = None,
+        maps_dir: str | Path | None = None,
+        root: str | Path | None = None,
+        min_area: int = 0,
     ) -> None:
         # In anomalib's own size, the title of the second panel is wider than the panel.
         super().__init__(output_dir=output_dir, text_config={"size": _TITLE_SIZE})
         self.maps_dir = maps_dir
+        self.root = root
         self.min_area = min_area
         self._heatmaps = self._maps = OutputFolder(Path())
         self._names: dict[str, str] = {}
@@ -180,10 +186,10 @@ class HeatmapVisualizer(ImageVisualizer):
         datamodule, photos = getattr(trainer, "datamodule", None), list(photos)
         known = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         self._heatmaps = OutputFolder(Path(self.output_dir or Path(trainer.default_root_dir) / "images"))
-        self._names = picture_names(photos, *known)
+        self._names = picture_names(photos, *known, root=self.root)
         if self.maps_dir:
             self._maps = OutputFolder(Path(self.maps_dir))
-            self._map_names = picture_names(photos, *known, formats=PNG)
+            self._map_names = picture_names(photos, *known, formats=PNG, root=self.root)
 
     def _files(self) -> list[tuple[OutputFolder, Iterable[str]]]:
         """Folders, and the names of the files that go there."""

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 CSV_NAME = "predictions.csv"
 REPORT_NAME = "report.html"
+_NAMES = CSV_NAME, REPORT_NAME
 _MOST_NAMED = 5
 
 
@@ -39,6 +40,14 @@ class ResultFiles:
         """Files that could not be written, each with the reason."""
         return self._output.failures
 
+    def require_own(self) -> None:
+        """Tells before a run whether it could :meth:`claim` its files.
+
+        Raises:
+            OutputError: See :meth:`~dual_image_clip.prediction.OutputFolder.require_own`.
+        """
+        self._output.require_own(_NAMES)
+
     def claim(self, main: bool = True) -> None:
         """Begins a run, see :meth:`~dual_image_clip.prediction.OutputFolder.claim`.
 
@@ -49,7 +58,7 @@ class ResultFiles:
             OutputError: A file that was not written here is in the place of one, another run is writing there, or
                 nothing can be written.
         """
-        self._output.claim((CSV_NAME, REPORT_NAME), main=main)
+        self._output.claim(_NAMES, main=main)
 
     def write_list(self, outcome: Outcome) -> None:
         """Writes the list; where it cannot be written at all, it is logged.
