@@ -125,8 +125,10 @@ class _Results:
             CommandError: There are no weights, for any product.
             KeyboardInterrupt: It was ended early by Ctrl-C.
         """
-        collects = CollectsPredictions(self._options.output, product.name)
-        heatmaps = HeatmapVisualizer(*picture_folders(self._options), root=self._options.folder)
+        collects = CollectsPredictions(self._options.output, product.name, product.options.min_area)
+        heatmaps = HeatmapVisualizer(
+            *picture_folders(self._options), root=self._options.folder, min_area=product.options.min_area
+        )
         try:
             model = load_model(product.options, max(1, len(product.photos) - 1), visualizer=heatmaps)
             self.settings[product.name] = settings_of(model)
