@@ -20,6 +20,7 @@ FLOORS = (
     {"export"},
     {"lightning_model"},
     {"one_image"},
+    {"golden_memory"},
     {"streaming", "ui"},
     {"commands"},
     {"cli"},
