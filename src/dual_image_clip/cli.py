@@ -4,8 +4,11 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
-from dual_image_clip.commands import COMMANDS, FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError, say
+import shtab
+
+from dual_image_clip.commands import COMMANDS, FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError, tell
 from dual_image_clip.mistakes import one_line
 
 __all__ = ["FAILED", "INTERRUPTED", "WRONG_ARGUMENTS", "CommandError", "main", "parser"]
@@ -26,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         if options.debug:
             traceback.print_exc()
-        say(f"dual-image-clip: error: {one_line(error)}", sys.stderr)
+        tell(f"dual-image-clip: error: {one_line(error)}", style="bold red")
         return error.exit_code
     except KeyboardInterrupt:
         if options.command == "predict":
-            say("Interrupted before the first image was scored; nothing was written.", sys.stderr)
+            tell("Interrupted before the first image was scored; nothing was written.")
         return INTERRUPTED
 
 
@@ -39,10 +42,24 @@ def parser() -> argparse.ArgumentParser:
     described = argparse.ArgumentParser(
         prog="dual-image-clip", description="Finds defects in photos, without training."
     )
+    shtab.add_argument_to(
+        described,
+        "--print-completion",
+        help='print what makes a shell complete commands: eval "$(dual-image-clip --print-completion bash)"',
+    )
     commands = described.add_subparsers(dest="command", required=True)
     for command in COMMANDS.values():
         command.add(commands)
+    for each in commands.choices.values():
+        _complete_paths(each)
     return described
+
+
+def _complete_paths(command: argparse.ArgumentParser) -> None:
+    # argparse has no public list of arguments.
+    for argument in command._actions:
+        if argument.type is Path:
+            argument.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

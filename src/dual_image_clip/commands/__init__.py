@@ -2,9 +2,9 @@
 
 from dual_image_clip.commands import predict, ui
 from dual_image_clip.commands.errors import FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError
-from dual_image_clip.commands.output import say
+from dual_image_clip.commands.output import say, tell
 
 COMMANDS = {"predict": predict, "ui": ui}
 """Modules by the name of their command."""
 
-__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "WRONG_ARGUMENTS", "CommandError", "say"]
+__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "WRONG_ARGUMENTS", "CommandError", "say", "tell"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dual_image_clip.class_names import require_class_name
 from dual_image_clip.commands.errors import CommandError
+from dual_image_clip.commands.output import Messages
 from dual_image_clip.presets import BEST
 
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
@@ -135,17 +136,7 @@ def load_model(
     from dual_image_clip.lightning_model import DualImageCLIP
 
     quieten()
-    names = (
-        "class_name",
-        "threshold",
-        "num_references",
-        "adaptation_steps",
-        "regions",
-        "image_size",
-        "backbone",
-        "pretrained",
-    )
-    chosen = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
+    chosen = {name: getattr(options, name) for name in _TAKEN_OVER if getattr(options, name, None) is not None}
     preset = {**BEST, "num_references": min(BEST["num_references"], most_references)} if options.best else {}
     try:
         return DualImageCLIP(
@@ -172,6 +163,6 @@ def _golden(folder: Path | None) -> dict[str, Any]:
 
 def quieten() -> None:
     """Keeps the notes of libraries, of no use to somebody with a folder of photos, out of the way."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Messages()])
     for name in ("anomalib", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
