@@ -68,12 +68,13 @@ class GoldenMemory:
         """PNG files of the photos that were accepted and are still golden samples, by their relative names."""
         return {each.file: each.picture for each in self._samples if each.file is not None}
 
-    def accept(self, pixels: Tensor, name: str | None = None) -> bool:
+    def accept(self, pixels: Tensor, name: str | None = None, shown: str | None = None) -> bool:
         """Makes a photo a golden sample at once.
 
         Args:
             pixels: Image ``(3, H, W)`` in 0..1.
-            name: Its file, or what its user calls it. A folder of masks is searched for it, and it is saved under it.
+            name: Its file, by which a folder of masks may have its region.
+            shown: What its user calls it, under which it is saved; else the file.
 
         Returns:
             Whether it is new; a photo that is a golden sample already is not added again.
@@ -89,7 +90,7 @@ class GoldenMemory:
             if any(_are_same(tokens, each.tokens) for each in self._samples):
                 return False
             self._count += 1
-            file = _file_name(name or f"accepted_{self._count:04}", set(self.accepted))
+            file = _file_name(shown or name or f"accepted_{self._count:04}", set(self.accepted))
             self._samples.append(_Sample(tokens, file, picture))
             if len(self._samples) > self._most:
                 del self._samples[most_redundant([each.tokens for each in self._samples])]
