@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dual_image_clip.procedural import Category
@@ -56,7 +58,7 @@ def draw_photos(product: str, folder: Path, count: int) -> None:
         save(pixels, folder / f"photo_{index:03}.png")
 
 
-def save(pixels, path: Path) -> None:
+def save(pixels: NDArray[np.uint8], path: Path) -> None:
     """Writes a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

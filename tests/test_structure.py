@@ -21,6 +21,7 @@ FLOORS = (
     {"export"},
     {"lightning_model"},
     {"one_image"},
+    {"golden_memory"},
     {"calibration", "streaming", "ui"},
     {"commands"},
     {"cli"},
