@@ -12,7 +12,7 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
+    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "ports", "presets", "procedural"},
     {"method", "mistakes", "regions"},
     {"weights", "hooks"},
     {"torch_model"},
@@ -20,7 +20,7 @@ FLOORS = (
     {"export"},
     {"lightning_model"},
     {"one_image"},
-    {"streaming", "ui"},
+    {"records", "streaming", "ui"},
     {"commands"},
     {"cli"},
 )
