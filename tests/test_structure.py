@@ -12,15 +12,28 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "ports", "presets", "procedural"},
-    {"method", "mistakes", "regions"},
+    {"json_lines", "ports"},
+    {
+        "__init__",
+        "callers",
+        "class_names",
+        "defects",
+        "json_lines",
+        "photos",
+        "plugin",
+        "ports",
+        "presets",
+        "procedural",
+    },
+    {"method", "mistakes", "regions", "sources"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},
     {"export"},
     {"lightning_model"},
     {"one_image"},
-    {"records", "streaming", "ui"},
+    {"records", "streaming"},
+    {"ui", "watching"},
     {"commands"},
     {"cli"},
 )

@@ -48,6 +48,7 @@ class StreamingDetector:
             otherwise at the same time. Its randomness starts anew.
         references: How many of the most recent images each image is compared with; ``num_references`` of the model is
             for evaluations.
+        min_area: Pixels of an image that a defect must have at least.
 
     Raises:
         ValueError: The model has no class name, or ``references`` is negative.
@@ -67,12 +68,15 @@ class StreamingDetector:
         model.load_golden_images()
         model.model.reset()
 
-    def __call__(self, image: str | Path | np.ndarray | Image.Image | Tensor) -> StreamingResult:
+    def __call__(
+        self, image: str | Path | np.ndarray | Image.Image | Tensor, name: str | None = None
+    ) -> StreamingResult:
         """Scores an image and keeps it as a reference for those to come.
 
         Args:
             image: Path of an image file, array ``(H, W, 3)`` of uint8 in RGB order, PIL image of any mode, or floating
                 point tensor ``(3, H, W)`` in 0..1.
+            name: What its user calls an image that is no path, such as the file that it was read from.
 
         Returns:
             The result.
@@ -83,16 +87,15 @@ class StreamingDetector:
             ValueError: The image has another shape or range.
             TypeError: It is nothing of the kind.
         """
-        if isinstance(image, str | Path):
-            self._model.golden.require_apart_from([image])
+        name = str(image) if isinstance(image, str | Path) else name
+        if name is not None:
+            self._model.golden.require_apart_from([name])
         pixels = as_pixels(image, self._model.reader)
-        name = str(image) if isinstance(image, str | Path) else None
         self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name or "image")
         encoded = encode_one(self._model, pixels, name)
         with SCORING:
-            found = score_one(
-                self._model, self._post_processor, encoded, list(self._recent), (pixels.shape[-2], pixels.shape[-1])
-            )
+            size = (pixels.shape[-2], pixels.shape[-1])
+            found = score_one(self._model, self._post_processor, encoded, list(self._recent), size, self._min_area)
             self._recent.append(encoded.patches)
         return StreamingResult(*found)._replace(anomaly_map=_at_size(found.anomaly_map, pixels))
 

@@ -4,7 +4,14 @@
 """
 
 from dual_image_clip.photos.formats import is_photo, why_not
-from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos, require_photos
+from dual_image_clip.photos.listing import (
+    RECORD_NAME,
+    PhotoList,
+    UnusableFile,
+    find_photos,
+    photo_files,
+    require_photos,
+)
 from dual_image_clip.photos.reading import (
     PhotoReader,
     UnusableImageError,
@@ -28,6 +35,7 @@ __all__ = [
     "image_to_tensor",
     "is_photo",
     "open_photo",
+    "photo_files",
     "photo_size",
     "read_mask",
     "require_photos",

@@ -197,7 +197,7 @@ class HeatmapVisualizer(ImageVisualizer):
                 self._unmasked[photo] = _Unmasked(panel, small)
         if self.maps_dir:
             map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
-            self._maps.write(map_name, encoded(_sixteen_bits(anomaly_map, size), map_name))
+            self._maps.write(map_name, encoded(sixteen_bits(anomaly_map, size), map_name))
 
     def _add_mask(self, photo: str, panel: tuple[int, int], mask: Tensor) -> None:
         name = self._names[photo]
@@ -243,7 +243,15 @@ def _item(values: Tensor | None, index: int) -> Tensor | None:
     return None if values is None else values[index].cpu()
 
 
-def _sixteen_bits(anomaly_map: Tensor, size: tuple[int, int]) -> Image.Image:
-    """An anomaly map ``(h, w)`` in 0..1 as a grey picture of another height and width."""
+def sixteen_bits(anomaly_map: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Draws an anomaly map for programs.
+
+    Args:
+        anomaly_map: Values in 0..1, ``(h, w)``.
+        size: Height and width of the picture.
+
+    Returns:
+        Grey picture of 16 bits, 65535 for 1.
+    """
     full = F.interpolate(anomaly_map[None, None], size, mode="bilinear")[0, 0]
     return Image.fromarray(full.clamp(0, 1).mul(_SIXTEEN_BITS).round().numpy().astype("uint16"))
