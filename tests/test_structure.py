@@ -33,7 +33,7 @@ FLOORS = (
     {"lightning_model"},
     {"one_image"},
     {"records", "streaming"},
-    {"ui", "watching"},
+    {"service", "ui", "watching"},
     {"commands"},
     {"cli"},
 )

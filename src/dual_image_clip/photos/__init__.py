@@ -4,6 +4,7 @@
 """
 
 from dual_image_clip.photos.formats import is_photo, why_not
+from dual_image_clip.photos.in_memory import TooManyPixelsError, nowhere, read_bytes
 from dual_image_clip.photos.listing import (
     RECORD_NAME,
     PhotoList,
@@ -27,6 +28,7 @@ __all__ = [
     "RECORD_NAME",
     "PhotoList",
     "PhotoReader",
+    "TooManyPixelsError",
     "UnusableFile",
     "UnusableImageError",
     "decoding",
@@ -34,9 +36,11 @@ __all__ = [
     "find_photos",
     "image_to_tensor",
     "is_photo",
+    "nowhere",
     "open_photo",
     "photo_files",
     "photo_size",
+    "read_bytes",
     "read_mask",
     "require_photos",
     "why_not",
