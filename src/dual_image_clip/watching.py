@@ -77,7 +77,7 @@ class Watcher:
 
     def _keep_heatmap(self, picture: Picture, pixels: torch.Tensor, result: StreamingResult) -> Path | None:
         name = f"{picture.place}.jpg"
-        if self._heatmaps.write(name, encoded(draw_heatmap(pixels, result.anomaly_map), name)):
+        if self._heatmaps.write(name, encoded(draw_heatmap(pixels, result.anomaly_map, result.defects), name)):
             return self._heatmaps.folder / name
         self.lost += 1
         self._tell(f"no heatmap of {picture.name}: {self._heatmaps.failures.pop()}")

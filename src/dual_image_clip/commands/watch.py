@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     source = _source(options, frozenset(lines.known) if lines else frozenset())
     with _claimed(options) as heatmaps:
         references = _NUM_REFERENCES if options.num_references is None else options.num_references
-        model = load_model(options)
+        model = load_model(options, num_references=references)
         try:
             detector = StreamingDetector(model, references, options.min_area)
         except ValueError as error:

@@ -30,8 +30,8 @@ class ImageScore(BaseModel):
     num_references: int = Field(description="Images that it was compared with, golden samples included")
     defects: list[Defect] = Field(description="The most anomalous place first; none without a threshold")
     map: str | None = Field(
-        description="With map=true, how anomalous each pixel is: a PNG of the image's size in base64, grey, of 16 bits, "
-        "in which 65535 stands for 1"
+        description="With map=true, how anomalous each pixel is: a PNG of the image's size in base64, grey, of 16 "
+        "bits, in which 65535 stands for 1"
     )
 
 

@@ -14,7 +14,7 @@ from dual_image_clip.service.admission import Admission
 from dual_image_clip.service.answers import GoldenSamples, Health, Problem, Scores
 from dual_image_clip.service.limits import MEGA, Limits
 from dual_image_clip.service.page import describe
-from dual_image_clip.service.scorer import RefusedImageError, ServiceScorer, Upload
+from dual_image_clip.service.scorer import RefusedError, ServiceScorer, Upload
 
 _LONGEST_NAME = 255
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -117,7 +117,7 @@ def _label(filename: str | None, index: int) -> str:
 async def _in_turn(turn: anyio.CapacityLimiter, work: Any) -> Any:
     try:
         return await anyio.to_thread.run_sync(work, limiter=turn)
-    except RefusedImageError as error:
+    except RefusedError as error:
         raise HTTPException(413 if error.too_large else 422, str(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise HTTPException(413, "the images do not fit into memory: send fewer or smaller ones") from error

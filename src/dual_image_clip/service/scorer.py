@@ -14,6 +14,7 @@ from dual_image_clip.one_image import SCORING, encode_one, own_post_processor, s
 from dual_image_clip.photos import TooManyPixelsError, UnusableImageError, nowhere, read_bytes
 from dual_image_clip.prediction import sixteen_bits
 from dual_image_clip.records import score_record
+from dual_image_clip.threshold_file import ThresholdFileError
 from dual_image_clip.torch_model import EncodedImages
 
 
@@ -29,15 +30,15 @@ class Upload(NamedTuple):
     file: BinaryIO
 
 
-class RefusedImageError(ValueError):
-    """An image of a request cannot be taken, told in one line that names it.
+class RefusedError(ValueError):
+    """A request cannot be answered, told in one line that names the image it is for.
 
     Args:
         message: What is wrong.
-        too_large: Whether it is too large, rather than unreadable.
+        too_large: Whether an image is too large, rather than unreadable.
     """
 
-    def __init__(self, message: str, too_large: bool) -> None:
+    def __init__(self, message: str, too_large: bool = False) -> None:
         super().__init__(message)
         self.too_large = too_large
 
@@ -80,12 +81,12 @@ class ServiceScorer:
             the image's size in base64, grey, of 16 bits, or ``None``. Without a threshold there are no labels.
 
         Raises:
-            RefusedImageError: One of them cannot be taken.
+            RefusedError: One of them cannot be taken, or there are too few for the thresholds that were calibrated.
         """
+        partners = self._partners(len(uploads))
         with SCORING:
             self._model.model.reset()
             images = [self._encoded(index, uploads) for index in range(len(uploads))]
-            partners = self._partners(len(images))
             return [self._record(index, uploads, images, partners[index], with_maps) for index in range(len(images))]
 
     def accept(self, uploads: Sequence[Upload]) -> list[bool]:
@@ -98,7 +99,7 @@ class ServiceScorer:
             Whether each is new.
 
         Raises:
-            RefusedImageError: One of them cannot be taken.
+            RefusedError: One of them cannot be taken.
         """
         for index in range(len(uploads)):
             self._pixels(index, uploads)
@@ -108,7 +109,7 @@ class ServiceScorer:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Says what it scores with: ``class_name``, ``backbone``, ``threshold`` and the number of ``golden`` samples."""
+        """Says what it scores with: ``class_name``, ``backbone``, ``threshold`` and number of ``golden`` samples."""
         limit = float(self._post_processor.current_threshold()) if self._post_processor.can_label() else None
         return {
             "class_name": self._model.class_name,
@@ -118,7 +119,13 @@ class ServiceScorer:
         }
 
     def _partners(self, count: int) -> list[list[int]]:
-        num_partners = max(0, min(self._model.model.references.num_references, count - 1))
+        wanted = self._model.model.references.num_references
+        num_partners = min(wanted, count - 1)
+        try:
+            self._model.limits.require_num_references(num_partners)
+        except ThresholdFileError as error:
+            msg = f"the thresholds hold for images that are compared with {wanted} others: send at least {wanted + 1}"
+            raise RefusedError(msg) from error
         generator = torch.Generator().manual_seed(self._model.seed)
         return random_partners(count, num_partners, generator).tolist()
 
@@ -134,7 +141,7 @@ class ServiceScorer:
             return read_bytes(upload.file.read(), upload.name, self._model.reader, self._most_pixels)
         except UnusableImageError as error:
             which = f"{upload.name} (image {index + 1} of {len(uploads)})"
-            raise RefusedImageError(f"{which} {error.reason}", isinstance(error, TooManyPixelsError)) from error
+            raise RefusedError(f"{which} {error.reason}", isinstance(error, TooManyPixelsError)) from error
 
     def _record(
         self,
