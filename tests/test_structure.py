@@ -12,8 +12,9 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
+    {"__init__", "callers", "class_names", "conformal", "defects", "photos", "plugin", "presets", "procedural"},
     {"method", "mistakes", "regions"},
+    {"threshold_file"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},
@@ -21,7 +22,7 @@ FLOORS = (
     {"lightning_model"},
     {"one_image"},
     {"golden_memory"},
-    {"streaming", "ui"},
+    {"calibration", "streaming", "ui"},
     {"commands"},
     {"cli"},
 )

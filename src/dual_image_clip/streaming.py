@@ -38,6 +38,7 @@ class StreamingDetector:
     :class:`~dual_image_clip.hooks.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
 
     An image that is called anomalous and is not can be accepted, which makes it one more golden image of the model.
+    Thresholds that were calibrated with references hold from the image on that has as many before it.
 
     Memory is bounded: patch tokens of ``references`` images, golden images as
     :class:`~dual_image_clip.golden_memory.GoldenMemory` has them, and two numbers for each of the last 10,000 images.
@@ -54,7 +55,8 @@ class StreamingDetector:
             for evaluations.
 
     Raises:
-        ValueError: The model has no class name, or ``references`` is negative.
+        ValueError: The model has no class name, ``references`` is negative, or the model's thresholds were calibrated
+            with another number of references.
         TypeError: The model has a post-processor of another kind.
         GoldenImageError: The model needs golden images, and has no folder to take them from.
     """
@@ -63,6 +65,7 @@ class StreamingDetector:
         if references < 0:
             msg = f"references must be at least 0, got {references}"
             raise ValueError(msg)
+        model.limits.require_num_references(references)
         _require_class_name(model)
         self._model = model.eval()
         self._min_area = min_area
@@ -92,7 +95,7 @@ class StreamingDetector:
         if name is not None:
             self._model.golden.require_apart_from([name])
         pixels = as_pixels(image, self._model.reader)
-        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name or "image")
+        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         encoded = encode_one(self._model, pixels, name)
         with SCORING:
             size = (pixels.shape[-2], pixels.shape[-1])

@@ -90,8 +90,8 @@ def test_predict_of_the_stock_command(spoilt_photos):
             f"TIME - dual_image_clip.weights.backbone - WARNING - {DEMO}",
             "GPU available: False, used: False",
             "Predicting BAR 13/13",
-            f"TIME - dual_image_clip.prediction.report - WARNING - {UNUSABLE.format('HERE/photos')}",
-            "TIME - dual_image_clip.prediction.report - INFO - The ranked images: "
+            f"TIME - dual_image_clip.prediction.result_files - WARNING - {UNUSABLE.format('HERE/photos')}",
+            "TIME - dual_image_clip.prediction.result_files - INFO - The ranked images: "
             f"{results}/predictions.csv and {results}/report.html",
         ]
     )

@@ -250,7 +250,7 @@ def test_scores_are_shown_where_their_list_cannot_be_written(monkeypatch):
 
     monkeypatch.setattr("dual_image_clip.ui.page.write_csv", fill_the_disk)
     sketch = make_sketch(torch.rand(3, 32, 32), torch.rand(32, 32))
-    outcome = Outcome([Prediction("a.png", 0.5, "undecided", 0, sketch)], None, [], 1)
+    outcome = Outcome([Prediction("a.png", 0.5, "undecided", 0, sketch)], {"": None}, [], 1)
     page = build_page(CannedScorer(lambda *_: outcome))
     score = next(each.fn for each in page.fns.values() if each.fn and each.fn.__name__ == "score")
     shown = score(["a.png"], "plate", 0.5, None)

@@ -268,7 +268,7 @@ def test_find_mistake():
 
 
 def test_sliders_do_not_score():
-    outcome = Outcome([], 0.5, [], 0)
+    outcome = Outcome([], {"": 0.5}, [], 0)
     page = build_page(CannedScorer(lambda *_: pytest.fail("was scored again")))
     functions = {each.fn.__name__: each.fn for each in page.fns.values() if each.fn}
     moved = functions["move_threshold"](outcome, 0.7, 0.5)

@@ -9,6 +9,7 @@ from dual_image_clip.class_names import require_class_name
 from dual_image_clip.commands.errors import CommandError
 from dual_image_clip.commands.output import Messages
 from dual_image_clip.presets import BEST
+from dual_image_clip.threshold_file import ThresholdFileError, read_threshold_file
 
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
 if TYPE_CHECKING:
@@ -23,21 +24,44 @@ _TAKEN_OVER = (
 )
 
 
-def add_class_name(command: argparse.ArgumentParser) -> None:
-    """Adds what the photos show, which a command cannot do without."""
+def add_class_name(command: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds what the photos show, which a command cannot do without unless there is another way to say it."""
     command.add_argument(
-        "--class-name", required=True, metavar="NAME", help='what the photos show, in English words: "metal nut"'
+        "--class-name", required=required, metavar="NAME", help='what the photos show, in English words: "metal nut"'
     )
+
+
+def add_threshold(command: argparse.ArgumentParser) -> None:
+    """Adds what decides which photos are called anomalous."""
+    command.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="NUMBER|FILE",
+        help="call a photo anomalous when its score, 0 to 1, is above this; or a file that dual-image-clip calibrate "
+        "has written (default: judged by the scores of all photos, which takes at least eight)",
+    )
+
+
+def _threshold(text: str) -> float | Path:
+    """A number, or a file of thresholds, which is looked at before anything is loaded."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    path = Path(text)
+    if not path.exists():
+        msg = f"{text} is neither a number nor a file that dual-image-clip calibrate has written"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        read_threshold_file(path)
+    except ThresholdFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def add_decision_arguments(command: argparse.ArgumentParser) -> None:
     """Adds what decides which photos, and which places in them, are called anomalous."""
-    command.add_argument(
-        "--threshold",
-        type=float,
-        help="call a photo anomalous when its score, 0 to 1, is above this "
-        "(default: judged by the scores of all photos, which takes at least eight)",
-    )
+    add_threshold(command)
     command.add_argument(
         "--min-area",
         type=int,
@@ -141,14 +165,24 @@ def load_model(
     try:
         return DualImageCLIP(
             value_range=None if options.value_range is None else tuple(options.value_range),
-            **{**preset, **chosen, **_golden(options.golden), **arguments},
+            **{**preset, **chosen, **golden_arguments(options.golden), **arguments},
         )
     except (ValueError, TypeError, OSError) as error:
         raise CommandError(str(error)) from error
 
 
-def _golden(folder: Path | None) -> dict[str, Any]:
-    """All golden samples of a folder, up to a number that is compared with in reasonable time."""
+def golden_arguments(folder: Path | None) -> dict[str, Any]:
+    """All golden samples of a folder, up to a number that is compared with in reasonable time.
+
+    Args:
+        folder: The folder, or ``None`` for none.
+
+    Returns:
+        Arguments of the model.
+
+    Raises:
+        CommandError: There are no photos.
+    """
     if folder is None:
         return {}
     from dual_image_clip.photos import find_photos, require_photos

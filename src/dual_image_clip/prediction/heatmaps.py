@@ -49,12 +49,19 @@ class HeatmapVisualizer(ImageVisualizer):
     Args:
         output_dir: Where they go. Without it, ``images`` in the trainer's folder.
         maps_dir: Where anomaly maps of the photos' own size go: PNG of 16 bits, 65535 for 1. Without it, nowhere.
+        root: A folder that holds all photos, for a run on some of those below it: pictures are under the path below it.
     """
 
-    def __init__(self, output_dir: str | Path | None = None, maps_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path | None = None,
+        maps_dir: str | Path | None = None,
+        root: str | Path | None = None,
+    ) -> None:
         # In anomalib's own size, the title of the second panel is wider than the panel.
         super().__init__(output_dir=output_dir, text_config={"size": _TITLE_SIZE})
         self.maps_dir = maps_dir
+        self.root = root
         self._heatmaps = self._maps = OutputFolder(Path())
         self._names: dict[str, str] = {}
         self._map_names: dict[str, str] = {}
@@ -132,7 +139,7 @@ class HeatmapVisualizer(ImageVisualizer):
         self.release()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Completes the heatmaps of a test; those of a prediction wait until :class:`PredictionReport` has its list.
+        """Completes the heatmaps of a test; those of a prediction wait until the predictions have been collected.
 
         Args:
             trainer: The trainer.
@@ -171,10 +178,10 @@ class HeatmapVisualizer(ImageVisualizer):
         datamodule, photos = getattr(trainer, "datamodule", None), list(photos)
         known = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         self._heatmaps = OutputFolder(Path(self.output_dir or Path(trainer.default_root_dir) / "images"))
-        self._names = picture_names(photos, *known)
+        self._names = picture_names(photos, *known, root=self.root)
         if self.maps_dir:
             self._maps = OutputFolder(Path(self.maps_dir))
-            self._map_names = picture_names(photos, *known, formats=PNG)
+            self._map_names = picture_names(photos, *known, formats=PNG, root=self.root)
 
     def _files(self) -> list[tuple[OutputFolder, Iterable[str]]]:
         """Folders, and the names of the files that go there."""

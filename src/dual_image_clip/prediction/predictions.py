@@ -42,15 +42,29 @@ class Outcome(NamedTuple):
 
     Attributes:
         predictions: One for each image, highest score first.
-        threshold: Score above which an image is anomalous; ``None`` where there is none.
+        thresholds: Scores above which an image is anomalous, by product; ``None`` where there is none. Where photos
+            are of one product, its name is empty.
         unusable: Files that were passed over.
         total: Files that there were, including those that an early end has left out.
     """
 
     predictions: list[Prediction]
-    threshold: float | None
+    thresholds: dict[str, float | None]
     unusable: list[UnusableFile]
     total: int
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold where photos are of one product; ``None`` where there is none, or several products."""
+        return self.thresholds.get("")
+
+    def threshold_of(self, prediction: Prediction) -> float | None:
+        """The threshold that an image was labelled by, or ``None``.
+
+        Args:
+            prediction: One of the outcome's.
+        """
+        return self.thresholds.get(prediction.product)
 
     @property
     def num_anomalous(self) -> int:
@@ -102,12 +116,13 @@ def csv_text(outcome: Outcome) -> str:
     Returns:
         Its rows, separated by commas.
     """
-    threshold = "" if outcome.threshold is None else f"{outcome.threshold:.6f}"
     drawn = any(each.heatmap for each in outcome.predictions)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow([*HEADER, *["heatmap"] * drawn])
     for each in outcome.predictions:
+        limit = outcome.threshold_of(each)
+        threshold = "" if limit is None else f"{limit:.6f}"
         row = [printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references]
         writer.writerow([*row, *[printable(each.heatmap)] * drawn])
     return text.getvalue()

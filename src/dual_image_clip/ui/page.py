@@ -13,6 +13,7 @@ from dual_image_clip.class_names import require_class_name
 from dual_image_clip.golden_memory import GoldenMemory
 from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.prediction import CSV_NAME, Outcome, write_csv
+from dual_image_clip.threshold_file import ThresholdFileError
 from dual_image_clip.ui.results import TABLE_HEADER, gallery, golden_samples, problem, relabel, summary, table
 from dual_image_clip.ui.scorer import Scorer
 
@@ -107,7 +108,10 @@ def build_page(scorer: Scorer) -> gr.Blocks:
             mistake = find_mistake(paths, name)
             if mistake or not paths:
                 return {message: problem(mistake)}
-            outcome = scorer(paths, name, progress, own)
+            try:
+                outcome = scorer(paths, name, progress, own)
+            except ThresholdFileError as error:
+                return {message: problem(f"{error}.")}
             return {
                 **show(outcome, opaque),
                 threshold: _shown_threshold(outcome.threshold),

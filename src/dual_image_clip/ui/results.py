@@ -20,7 +20,7 @@ def relabel(outcome: Outcome, threshold: float) -> Outcome:
         The same with other labels.
     """
     predictions = [each._replace(label=decide(each.score, threshold)) for each in outcome.predictions]
-    return outcome._replace(predictions=predictions, threshold=threshold)
+    return outcome._replace(predictions=predictions, thresholds={"": threshold})
 
 
 def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:

@@ -103,6 +103,8 @@ class Scorer:
 
         Raises:
             ValueError: The class name has no letters.
+            ThresholdFileError: The model's thresholds were calibrated for another class name, or with more references
+                than there are images.
         """
         unusable: list[UnusableFile] = []
         # The model belongs to one set until the last of its images.
@@ -116,7 +118,7 @@ class Scorer:
             predictions = list(self._score(images, post_processor, progress))
         threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
         labelled = [each._replace(label=decide(each.score, threshold)) for each in predictions]
-        return Outcome(rank(labelled), threshold, unusable, len(paths))
+        return Outcome(rank(labelled), {"": threshold}, unusable, len(paths))
 
     def _encode(
         self, paths: Sequence[str | Path], unusable: list[UnusableFile], progress: Progress
@@ -146,6 +148,7 @@ class Scorer:
         self, images: Sequence[_Encoded], post_processor: LabelFreePostProcessor, progress: Progress
     ) -> Iterator[Prediction]:
         num_partners = max(0, min(self._model.model.references.num_references, len(images) - 1))
+        self._model.limits.require_num_references(num_partners)
         generator = torch.Generator().manual_seed(self._model.seed)
         # Images of different sizes make no common batch, but serve each other as references all the same.
         for index, partners in enumerate(random_partners(len(images), num_partners, generator).tolist()):
