@@ -1,4 +1,4 @@
-"""docs/inspection.md, walked through from its first command to its last, each in the state that those before have left."""
+"""docs/inspection.md, walked through from its first command to its last, each in the state that those before left."""
 
 import json
 import re

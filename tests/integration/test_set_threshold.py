@@ -8,10 +8,8 @@ import onnxruntime
 import openvino
 import pytest
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-from torch import Tensor
 
 from dual_image_clip.export import set_threshold
-from dual_image_clip.photos import RECORD_NAME
 from tests.drawn_data import make_photos
 from tests.helpers import cloudy_images, make_engine, tiny_model
 
