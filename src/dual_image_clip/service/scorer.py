@@ -113,7 +113,7 @@ class ServiceScorer:
         limit = float(self._post_processor.current_threshold()) if self._post_processor.can_label() else None
         return {
             "class_name": self._model.class_name,
-            "backbone": self._model.backbone.name,
+            "backbone": str(self._model.hparams["backbone"]),
             "threshold": limit,
             "golden": len(self._golden),
         }
