@@ -22,7 +22,7 @@ def _no_model(monkeypatch):
         (["--host", "192.0.2.1"], "--host 192.0.2.1"),
         (["--max-images", "0"], "--max-images must be above 0, got 0"),
         (["--max-megapixels", "-1"], "--max-megapixels must be above 0, got -1.0"),
-        (["--class-name", "--"], "--class-name"),
+        (["--class-name", "123"], "--class-name"),
     ],
 )
 def test_mistakes_are_told(capsys, arguments, reason):
