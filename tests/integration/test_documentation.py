@@ -150,10 +150,7 @@ def run_own_command(arguments, clone, monkeypatch):
 
 
 def run_python(arguments, clone, monkeypatch):
-    if arguments[0] == "examples/watch_folder.py":
-        monkeypatch.setattr(sys, "argv", [*arguments, "--backbone", EMBEDDED])
-        runpy.run_path(arguments[0], run_name="__main__")
-    elif arguments[1] == "benchmarks.paper":
+    if arguments[1] == "benchmarks.paper":
         run_benchmark(arguments[2:], clone, monkeypatch)
     else:
         # Minutes long: what is tested is that they exist and take what is typed.
