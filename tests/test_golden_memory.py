@@ -278,7 +278,7 @@ def test_each_accepted_photo_has_the_region_of_its_name(tmp_path):
         saved_photos(tmp_path / "line" / name, seed)
         (tmp_path / "line" / name / f"{seed}.png").rename(tmp_path / "line" / name / "a.png")
         assert detector.accept(tmp_path / "line" / name / "a.png")
-    with pytest.raises(UnusableImageError, match="image has no mask in"):
+    with pytest.raises(UnusableImageError, match="image has no name by which its mask"):
         detector.accept(photo(5))
     detector.save_golden(tmp_path / "accepted")
     again = model_of(tmp_path / "accepted", regions=tmp_path / "masks")

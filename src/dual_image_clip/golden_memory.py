@@ -83,7 +83,7 @@ class GoldenMemory:
             UnusableImageError: The image is smaller than a patch, or there is no region of inspection for it. Nothing
                 was changed.
         """
-        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name or "image")
+        self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         tokens = encode_one(self._model, pixels, name).patches[0]
         picture = _as_png(pixels)
         with SCORING:

@@ -37,9 +37,8 @@ class StreamingDetector:
     the threshold that the model was given or that ground truth has set, or else by the robust z-score of
     :class:`~dual_image_clip.hooks.post_processing.LabelFreePostProcessor`, over the images that this detector has seen.
 
-    Thresholds that were calibrated with references hold from the image on that has as many before it.
-
     An image that is called anomalous and is not can be accepted, which makes it one more golden image of the model.
+    Thresholds that were calibrated with references hold from the image on that has as many before it.
 
     Memory is bounded: patch tokens of ``references`` images, golden images as
     :class:`~dual_image_clip.golden_memory.GoldenMemory` has them, and two numbers for each of the last 10,000 images.

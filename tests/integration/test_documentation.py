@@ -24,13 +24,15 @@ SMALL = {
     "Procedural": ["--data.num_train", "1", "--data.num_test_normal", "4", "--data.num_test_anomalous", "4"],
     "PHOTOS": [],
 }
+# Its commands follow from each other; see test_inspection_page.
+WALK = ROOT / "docs" / "inspection.md"
 MEASURES = {"benchmarks.speed", "benchmarks.checkpoint", "benchmarks.steps"}
 OWN_WEIGHTS = ["--model.backbone", EMBEDDED, "--model.pretrained", EMBEDDED]
 
 
 def blocks(language: str) -> list[str]:
     pattern = rf"^```{language}\n(.*?)^```"
-    return [block for page in PAGES for block in re.findall(pattern, page.read_text(), re.S | re.M)]
+    return [block for page in PAGES if page != WALK for block in re.findall(pattern, page.read_text(), re.S | re.M)]
 
 
 def commands() -> list[str]:
@@ -137,14 +139,16 @@ def run_anomalib(arguments, clone, monkeypatch):
 
 
 def run_own_command(arguments, clone, monkeypatch):
-    if arguments == ["ui"]:
-        # The page itself is driven in tests/ui.
+    if arguments[0] == "serve":
+        # The service itself is driven in tests/service.
         with pytest.raises(SystemExit) as ended:
-            cli.main(["ui", "--help"])
+            cli.main(["serve", "--help"])
         assert ended.value.code == 0
         return
     weights = [] if "--backbone" in arguments else ["--backbone", EMBEDDED]
     assert cli.main([*arguments, *weights]) in {None, 0}
+    if arguments[0] == "watch":
+        return
     assert list(clone.rglob("predictions.csv"))
     assert list(clone.rglob("report.html"))
 
