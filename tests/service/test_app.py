@@ -5,6 +5,7 @@ import base64
 import struct
 import zlib
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from threading import Event
 
 import anyio
@@ -107,7 +108,13 @@ def test_images_that_are_accepted_are_compared_with_from_then_on():
 
 def test_health_tells_what_is_scored_with(service):
     assert service("GET", "/health").json() == {
-        **{"status": "ok", "version": "0.1.0", "class_name": "plate", "backbone": "tiny-vit", "threshold": 0.3},
+        **{
+            "status": "ok",
+            "version": version("dual-image-clip"),
+            "class_name": "plate",
+            "backbone": "tiny-vit",
+            "threshold": 0.3,
+        },
         **{"golden": 0, "waiting": 0},
     }
 

@@ -1,5 +1,6 @@
 """The service's paths."""
 
+from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from dual_image_clip import __version__
 from dual_image_clip.service.admission import Admission
 from dual_image_clip.service.answers import GoldenSamples, Health, Problem, Scores
 from dual_image_clip.service.limits import MEGA, Limits
@@ -41,7 +41,7 @@ def create_app(scorer: ServiceScorer, limits: Limits) -> Admission:
     # Its own pages of documentation would be loaded from the internet.
     app = FastAPI(
         title="dual-image-clip",
-        version=__version__,
+        version=version("dual-image-clip"),
         description=_description(limits),
         docs_url=None,
         redoc_url=None,
@@ -76,7 +76,7 @@ def create_app(scorer: ServiceScorer, limits: Limits) -> Admission:
     @app.get("/health", summary="Ask how the service is")
     async def health() -> Health:
         """Tells what the service scores with, and how many requests are waiting; at once, also while it scores."""
-        return Health(version=__version__, waiting=admission.inside, **scorer.describe())
+        return Health(version=version("dual-image-clip"), waiting=admission.inside, **scorer.describe())
 
     @app.get("/docs", include_in_schema=False)
     @app.get("/", include_in_schema=False)
