@@ -42,7 +42,6 @@ class Admission:
             return
         headers = Headers(scope=scope)
         body = _Body(receive, send, self._limits)
-        scope.setdefault("state", {})
         if _is_from_elsewhere(headers):
             await _refuse(403, "pages of other sites may not use this service")(scope, body.receive, body.send)
         elif self.inside >= self._limits.waiting:
