@@ -132,6 +132,7 @@ class MaskFolder(Regions):
     Attributes:
         source: Folder of image files.
         pictures: Pictures by name without suffix.
+        digest: Of the names and times of the pictures.
     """
 
     source: Path

@@ -53,6 +53,7 @@ class StreamingDetector:
             otherwise at the same time. Its randomness starts anew.
         references: How many of the most recent images each image is compared with; ``num_references`` of the model is
             for evaluations.
+        min_area: Pixels of an image that a defect must have at least.
 
     Raises:
         ValueError: The model has no class name, ``references`` is negative, or the model's thresholds were calibrated
@@ -74,12 +75,15 @@ class StreamingDetector:
         self._golden = GoldenMemory(model)
         model.model.reset()
 
-    def __call__(self, image: str | Path | np.ndarray | Image.Image | Tensor) -> StreamingResult:
+    def __call__(
+        self, image: str | Path | np.ndarray | Image.Image | Tensor, name: str | None = None
+    ) -> StreamingResult:
         """Scores an image and keeps it as a reference for those to come.
 
         Args:
             image: Path of an image file, array ``(H, W, 3)`` of uint8 in RGB order, PIL image of any mode, or floating
                 point tensor ``(3, H, W)`` in 0..1.
+            name: What its user calls an image that is no path, such as the file that it was read from.
 
         Returns:
             The result.
@@ -91,7 +95,7 @@ class StreamingDetector:
             ValueError: The image has another shape or range.
             TypeError: It is nothing of the kind.
         """
-        name = _name_of(image)
+        name = _name_of(image) or name
         if name is not None:
             self._model.golden.require_apart_from([name])
         pixels = as_pixels(image, self._model.reader)

@@ -84,6 +84,8 @@ def test_any_name_survives_the_list(name, tmp_path):
         "label": "normal",
         "threshold": "0.500000",
         "num_references": "2",
+        "defects": "0",
+        "largest_defect": "0",
     }
 
 

@@ -71,8 +71,13 @@ def add_decision_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds what all commands that load a model have in common."""
+def add_model_arguments(command: argparse.ArgumentParser, num_references: int = 1) -> None:
+    """Adds what all commands that load a model have in common.
+
+    Args:
+        command: The command.
+        num_references: Other photos that it compares each with, where its user does not say.
+    """
     command.add_argument(
         "--best",
         action="store_true",
@@ -83,7 +88,7 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         "--num-references",
         type=int,
         metavar="N",
-        help="other photos that each is compared with; more find more and take longer (default: 1)",
+        help=f"other photos that each is compared with; more find more and take longer (default: {num_references})",
     )
     command.add_argument(
         "--adaptation-steps",

@@ -32,8 +32,12 @@ _TOP = 3
 _DESCRIPTION = """\
 Scores every photo of a folder and its subfolders, finds the places that look unlike the rest, and writes
 
-  report.html      the photos ranked, most suspicious first, each beside its heatmap; opens without internet
-  predictions.csv  path, score, label, threshold, number of references and heatmap of each photo, in the same order
+  report.html      the photos ranked, most suspicious first, each beside its heatmap, to sort, filter and print; opens
+                   without internet
+  predictions.csv  path, score, label, threshold, number of references, heatmap, number of defects and pixels of the
+                   largest of each photo, in the same order
+  defects.csv      box, area and scores of each defect, in pixels of its photo as a viewer shows it
+  annotations.json the defects as polygons in the format of COCO, for annotation tools and training
   images/          a heatmap for each photo, under its path below the folder that all photos have in common, or where
                    subfolders are products, below FOLDER
   maps/            with --save-maps, the anomaly map of each photo
@@ -104,13 +108,13 @@ def run(options: argparse.Namespace) -> int:
     require_output(options, photos)
     from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
 
-    heatmaps = HeatmapVisualizer(*picture_folders(options))
+    heatmaps = HeatmapVisualizer(*picture_folders(options), min_area=options.min_area)
     model = load_model(
         options,
         most_references=max(1, len(photos) - 1),
         visualizer=heatmaps,
     )
-    report = PredictionReport(options.output)
+    report = PredictionReport(options.output, options.min_area)
     interrupted = False
     try:
         score_folder(model, options.folder, options.output, report)

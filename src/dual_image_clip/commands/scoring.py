@@ -101,9 +101,9 @@ def say_early_end(outcome: "Outcome") -> None:
 
 
 def say_files(written: Mapping[str, Path]) -> None:
-    """Says where report and list are."""
-    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME
+    """Says where report, list and defects are."""
+    from dual_image_clip.prediction import CSV_NAME, DEFECTS_NAME, REPORT_NAME
 
-    for title, name in (("Report: ", REPORT_NAME), ("List:   ", CSV_NAME)):
+    for title, name in (("Report:  ", REPORT_NAME), ("List:    ", CSV_NAME), ("Defects: ", DEFECTS_NAME)):
         if name in written:
             say(f"{title}{written[name]}")

@@ -8,9 +8,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, evaluation_datasets, gather
+from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, defects_of, evaluation_datasets, gather
 from dual_image_clip.photos import UnusableFile
-from dual_image_clip.prediction.batches import images_of, names_of
+from dual_image_clip.prediction.batches import images_of, names_of, size_of
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
 from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, rank
 from dual_image_clip.prediction.sketch import make_sketch
@@ -25,16 +25,19 @@ class CollectsPredictions(Callback):
     Args:
         folder: What heatmaps are named relative to. Without it, the trainer's folder.
         product: What all photos of the run show, where it is one of several.
+        min_area: Pixels of the photo that a defect must have at least.
 
     Attributes:
         folder: See above.
         product: See above.
+        min_area: See above.
         outcome: What the last run has found, on the main process; ``None`` before one.
     """
 
-    def __init__(self, folder: Path | None = None, product: str = "") -> None:
+    def __init__(self, folder: Path | None = None, product: str = "", min_area: int = 0) -> None:
         self.folder = folder
         self.product = product
+        self.min_area = min_area
         self.outcome: Outcome | None = None
         self._predictions: list[Prediction] = []
 
@@ -51,15 +54,17 @@ class CollectsPredictions(Callback):
         del batch, dataloader_idx
         images = images_of(outputs, pl_module)
         for index, path in enumerate(names_of(outputs, batch_idx)):
+            anomaly_map = outputs.anomaly_map[index].squeeze()
             self._predictions.append(
                 Prediction(
                     path=path,
                     score=float(outputs.pred_score[index]),
                     label=_label(outputs.pred_label, index),
                     num_references=outputs.num_references,
-                    sketch=make_sketch(images[index], outputs.anomaly_map[index].squeeze()),
+                    sketch=make_sketch(images[index], anomaly_map),
                     heatmap=self._heatmap_of(trainer, path),
                     product=self.product,
+                    size=size_of(path, anomaly_map),
                 )
             )
 
@@ -92,7 +97,7 @@ class CollectsPredictions(Callback):
     def conclude(
         self, trainer: Trainer, model: Any, predictions: list[Prediction], unusable: list[UnusableFile]
     ) -> None:
-        """Decides on each image by the threshold that holds at the end, and sets ``outcome``.
+        """Decides on each image by the thresholds that hold at the end, finds its defects, and sets ``outcome``.
 
         Args:
             trainer: The trainer.
@@ -104,7 +109,13 @@ class CollectsPredictions(Callback):
         threshold = None
         if isinstance(post_processor, LabelFreePostProcessor):
             threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
-            predictions = [each._replace(label=decide(each.score, threshold)) for each in predictions]
+            predictions = [
+                each._replace(
+                    label=decide(each.score, threshold),
+                    defects=defects_of(post_processor, each.score, each.sketch.anomaly_map, each.size, self.min_area),
+                )
+                for each in predictions
+            ]
         self.outcome = Outcome(rank(predictions), {self.product: threshold}, unusable, _num_files(trainer))
 
     def _heatmap_of(self, trainer: Trainer, path: str) -> str:

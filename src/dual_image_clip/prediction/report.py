@@ -15,16 +15,17 @@ from dual_image_clip.prediction.settings import settings_of
 
 
 class PredictionReport(CollectsPredictions):
-    """Writes ``predictions.csv`` and ``report.html`` at the end of a prediction, also of one that is interrupted.
+    """Writes :class:`ResultFiles` at the end of a prediction, also of one that is interrupted.
 
     The list is written first, and into a temporary folder where its own cannot take it.
 
     Args:
         folder: Where the files go. Without it, the trainer's folder, in which the heatmaps lie, too.
+        min_area: Pixels of the photo that a defect must have at least.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path | None = None, min_area: int = 0) -> None:
+        super().__init__(folder, min_area=min_area)
         self._files = ResultFiles(folder or Path())
 
     @property

@@ -1,4 +1,4 @@
-"""The files that tell what a prediction has found: the list and the report."""
+"""The files that tell what a prediction has found: the list, the defects and the report."""
 
 import logging
 import tempfile
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dual_image_clip.prediction.defect_files import write_annotations, write_defects
 from dual_image_clip.prediction.html_report import write_report
 from dual_image_clip.prediction.output_folder import OutputFolder
 from dual_image_clip.prediction.predictions import Outcome, csv_text, on_one_line, write_csv
@@ -14,20 +15,25 @@ from dual_image_clip.prediction.settings import versions
 logger = logging.getLogger(__name__)
 
 CSV_NAME = "predictions.csv"
+DEFECTS_NAME = "defects.csv"
+ANNOTATIONS_NAME = "annotations.json"
 REPORT_NAME = "report.html"
-_NAMES = CSV_NAME, REPORT_NAME
+_NAMES = CSV_NAME, DEFECTS_NAME, ANNOTATIONS_NAME, REPORT_NAME
 _MOST_NAMED = 5
 
 
 class ResultFiles:
-    """Writes ``predictions.csv`` and ``report.html``, the list into a temporary folder where its own cannot take it.
+    """Writes the list of images, their defects as a table and as annotations of COCO, and the report.
+
+    The list goes into a temporary folder where its own cannot take it.
 
     Args:
         folder: Where they go.
 
     Attributes:
         folder: See above.
-        written: Files that were written: :data:`CSV_NAME` and :data:`REPORT_NAME`.
+        written: Files that were written, by name: :data:`CSV_NAME`, :data:`DEFECTS_NAME`, :data:`ANNOTATIONS_NAME` and
+            :data:`REPORT_NAME`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,20 +67,15 @@ class ResultFiles:
         self._output.claim(_NAMES, main=main)
 
     def write_list(self, outcome: Outcome) -> None:
-        """Writes the list; where it cannot be written at all, it is logged.
+        """Writes the list and the defects; where the list cannot be written at all, it is logged.
 
         Args:
             outcome: What the run has found.
         """
-        if self._write(self._output, CSV_NAME, partial(write_csv, outcome)):
-            return
-        try:
-            spare = OutputFolder(Path(tempfile.mkdtemp(prefix="dual-image-clip-")))
-            written = self._write(spare, CSV_NAME, partial(write_csv, outcome))
-        except OSError:
-            written = False
-        if not written:
-            logger.error("The list could not be written anywhere. It is:\n%s", csv_text(outcome))
+        if not self._write(self._output, CSV_NAME, partial(write_csv, outcome)):
+            self._write_list_elsewhere(outcome)
+        self._write(self._output, DEFECTS_NAME, partial(write_defects, outcome))
+        self._write(self._output, ANNOTATIONS_NAME, partial(write_annotations, outcome))
 
     def write_report(self, outcome: Outcome, settings: dict[str, str]) -> None:
         """Writes the report, and says what could not be used, what could not be written, and where the rest is.
@@ -89,11 +90,20 @@ class ResultFiles:
         if CSV_NAME in self.written and self.written[CSV_NAME].parent != self.folder:
             logger.error("The list is in %s instead.", self.written[CSV_NAME])
         _say_what_is_unusable(outcome)
-        logger.info("The ranked images: %s", " and ".join(map(str, self.written.values())))
+        logger.info("Results: %s", ", ".join(map(str, self.written.values())))
 
     def release(self) -> None:
         """Ends the run: others may write here."""
         self._output.release()
+
+    def _write_list_elsewhere(self, outcome: Outcome) -> None:
+        try:
+            spare = OutputFolder(Path(tempfile.mkdtemp(prefix="dual-image-clip-")))
+            written = self._write(spare, CSV_NAME, partial(write_csv, outcome))
+        except OSError:
+            written = False
+        if not written:
+            logger.error("The list could not be written anywhere. It is:\n%s", csv_text(outcome))
 
     def _write(self, output: OutputFolder, name: str, write: Callable[[Path], None]) -> bool:
         if written := output.write(name, write):
