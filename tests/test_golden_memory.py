@@ -280,6 +280,7 @@ def test_each_accepted_photo_has_the_region_of_its_name(tmp_path):
         assert detector.accept(tmp_path / "line" / name / "a.png")
     with pytest.raises(UnusableImageError, match="image has no name by which its mask"):
         detector.accept(photo(5))
+    assert detector.accept(photo(5), "two/a.png")
     detector.save_golden(tmp_path / "accepted")
     again = model_of(tmp_path / "accepted", regions=tmp_path / "masks")
     again.load_golden_images()
