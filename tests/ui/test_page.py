@@ -260,6 +260,10 @@ def test_a_good_image_is_accepted_and_then_scores_lower(page, tmp_path):
 
     page.find("#pictures .thumbnail-item").click()
     wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_000.png", "the selection")
+    page.find("#pictures .thumbnails button:nth-child(2)").click()
+    wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_001.png", "the next selection")
+    page.find("#pictures .thumbnails button:nth-child(1)").click()
+    wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_000.png", "the selection again")
     page.find("#accept").click()
     wait_for(lambda: page.message.startswith("spoilt_000.png is a golden sample now: press Score"), "the acceptance")
     wait_for(lambda: page.find("#golden").text.startswith("1 golden sample. 1 accepted here"), "the count")
@@ -278,6 +282,7 @@ def test_a_good_image_is_accepted_and_then_scores_lower(page, tmp_path):
     after = wait_for(lambda: page.scores != before and page.scores, "the gallery")
     assert next(iter(after)) == "spoilt_001.png"
     assert all(after[name] < before[name] - 0.1 for name in ("spoilt_000.png", "spoilt_001.png"))
+    wait_for(lambda: not page.texts("#pictures .thumbnails button"), "no picture to be enlarged")
     assert page.find("#accept").text == "Accept as good"
     # Somebody else's page, or one that is loaded anew, begins with the server's.
     other = Page(page.browser, page.address)
