@@ -9,7 +9,7 @@ from PIL import Image
 
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction import ColourScale, Outcome, Prediction, Sketch, draw_overlay
-from dual_image_clip.ui.results import caption, gallery, problem, relabel, summary, table
+from dual_image_clip.ui.results import caption, gallery, golden_samples, problem, relabel, summary, table
 
 
 def make_sketch(values) -> Sketch:
@@ -96,3 +96,9 @@ def test_summary_of_few_images():
 
 def test_problem_is_text():
     assert "&lt;b&gt;" in problem("<b>")
+
+
+def test_golden_samples_are_counted():
+    assert golden_samples(0, 0) == "<strong>0 golden samples.</strong>"
+    assert golden_samples(1, 0) == "<strong>1 golden sample.</strong>"
+    assert golden_samples(3, 2).startswith("<strong>5 golden samples.</strong> 2 accepted here: yours alone,")

@@ -74,7 +74,7 @@ def golden_samples(num_own: int, num_accepted: int) -> str:
     """
     lines = [f"<strong>{num_own + num_accepted} golden sample{'' if num_own + num_accepted == 1 else 's'}.</strong>"]
     if num_accepted:
-        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew.")
+        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew or idle for an hour.")
     return " ".join(lines)
 
 
