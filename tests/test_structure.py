@@ -12,8 +12,9 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
+    {"json_lines", "ports"},
     {"__init__", "callers", "class_names", "conformal", "defects", "photos", "plugin", "presets", "procedural"},
-    {"method", "mistakes", "regions"},
+    {"method", "mistakes", "regions", "sources"},
     {"threshold_file"},
     {"weights", "hooks"},
     {"torch_model"},
@@ -21,7 +22,9 @@ FLOORS = (
     {"export"},
     {"lightning_model"},
     {"one_image"},
-    {"calibration", "streaming", "ui"},
+    {"golden_memory", "records"},
+    {"calibration", "streaming"},
+    {"service", "ui", "watching"},
     {"commands"},
     {"cli"},
 )

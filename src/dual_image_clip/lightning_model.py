@@ -45,7 +45,7 @@ from dual_image_clip.method import (
     TextSettings,
 )
 from dual_image_clip.photos import PhotoReader
-from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
+from dual_image_clip.prediction import CollectsPredictions, HeatmapVisualizer, PredictionReport
 from dual_image_clip.regions import load_regions
 from dual_image_clip.threshold_file import limits_from
 from dual_image_clip.torch_model import DualImageCLIPModel
@@ -267,7 +267,7 @@ class DualImageCLIP(  # type: ignore[misc]
     def configure_callbacks(self) -> Sequence[Callback]:
         """Adds those for distributed runs, unusable files and the report, which the trainer may have been given."""
         given: list[Any] = getattr(self._trainer, "callbacks", [])
-        report = next((each for each in given if isinstance(each, PredictionReport)), PredictionReport())
+        report = next((each for each in given if isinstance(each, CollectsPredictions)), PredictionReport())
         components: Any = super().configure_callbacks()
         # The report reads the labels that the post-processor, one of the components, has set.
         return [UnusableFiles(self.reader), *components, report]

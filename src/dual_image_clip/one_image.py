@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from anomalib.data import ImageBatch
 from torch import Tensor
 
-from dual_image_clip.defects import Defect, find_defects
-from dual_image_clip.hooks import LabelFreePostProcessor
+from dual_image_clip.defects import Defect, small_map
+from dual_image_clip.hooks import LabelFreePostProcessor, defects_of
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.torch_model import EncodedImages
 
@@ -79,15 +79,14 @@ def score_one(
         predictions = model.model.score(encoded, references)
         batch: Any = ImageBatch(image=encoded.images, **predictions._asdict())
         post_processor.post_process_batch(batch)
-        pixels = post_processor.comparable_maps(batch.pred_score, batch.anomaly_map)
-        limit = float(post_processor.current_pixel_threshold())
+        score, anomaly_map = float(batch.pred_score), batch.anomaly_map.squeeze()
         return OneScore(
-            score=float(batch.pred_score),
+            score=score,
             label=bool(batch.pred_label),
-            anomaly_map=batch.anomaly_map.squeeze(),
+            anomaly_map=anomaly_map,
             threshold=float(post_processor.current_threshold()),
             num_references=len(references) + model.model.num_golden,
-            defects=find_defects(pixels.squeeze(), limit, size, min_area),
+            defects=defects_of(post_processor, score, small_map(anomaly_map), size, min_area),
         )
 
 

@@ -76,7 +76,7 @@ def test_a_list_for_which_there_is_no_place_is_said(photos, workspace, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.mkdtemp", fill_the_disk)
-    monkeypatch.setattr("dual_image_clip.prediction.report.write_csv", fill_the_disk)
+    monkeypatch.setattr("dual_image_clip.prediction.result_files.write_csv", fill_the_disk)
     assert predict(photos) == 1
     (said,) = [record.getMessage() for record in caplog.records if "could not be written anywhere" in record.message]
     rows = list(csv.DictReader(said.splitlines()[1:]))
@@ -138,13 +138,13 @@ def test_photos_that_go_after_they_were_scored_keep_their_results(photos, worksp
 KILLED = """
 import os, signal, sys
 from dual_image_clip import cli
-from dual_image_clip.prediction import report
+from dual_image_clip.prediction import result_files
 
 def die(outcome, settings, versions, path):
     path.write_text("<html>half a report")
     os.kill(os.getpid(), signal.SIGKILL)
 
-report.write_report = die
+result_files.write_report = die
 cli.main(sys.argv[1:])
 """
 

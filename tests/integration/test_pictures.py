@@ -96,7 +96,7 @@ def put(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "report.html", "images/plate_003.png"])
+@pytest.mark.parametrize("name", ["predictions.csv", "annotations.json", "images/plate_003.png"])
 def test_the_stock_command_replaces_no_other_file(name, photos, workspace):
     taken = put(LATEST / name)
     with pytest.raises(OutputError, match=rf"{name} is there already .*move it away, or choose another folder"):
@@ -166,7 +166,7 @@ def test_what_cannot_be_written_is_said_and_the_rest_is_there(workspace, capfd, 
     (photos / "broken.png").write_text("not an image")
     with files_of_at_most(40_000):
         assert own(photos) == 1
-    assert pictures(Path("out")) == ["images/small.jpg", "predictions.csv"]
+    assert pictures(Path("out")) == ["annotations.json", "defects.csv", "images/small.jpg", "predictions.csv"]
     found = rows_of(Path("out/predictions.csv"))
     assert len(found) == 10
     assert [row["heatmap"] for row in found if row["heatmap"]] == ["images/small.jpg"]

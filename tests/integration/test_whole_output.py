@@ -74,8 +74,9 @@ def test_own_command(spoilt_photos):
             "  SCORE  anomalous  photos/spoilt_000.png",
             "  SCORE  normal  photos/plate_N.png",
             "  SCORE  normal  photos/plate_N.png",
-            "Report: out/report.html",
-            "List:   out/predictions.csv",
+            "Report:  out/report.html",
+            "List:    out/predictions.csv",
+            "Defects: out/defects.csv",
         ]
     )
     assert err == "\n".join([DEMO, "Predicting BAR 13/13", UNUSABLE.format("photos")])
@@ -90,9 +91,9 @@ def test_predict_of_the_stock_command(spoilt_photos):
             f"TIME - dual_image_clip.weights.backbone - WARNING - {DEMO}",
             "GPU available: False, used: False",
             "Predicting BAR 13/13",
-            f"TIME - dual_image_clip.prediction.report - WARNING - {UNUSABLE.format('HERE/photos')}",
-            "TIME - dual_image_clip.prediction.report - INFO - The ranked images: "
-            f"{results}/predictions.csv and {results}/report.html",
+            f"TIME - dual_image_clip.prediction.result_files - WARNING - {UNUSABLE.format('HERE/photos')}",
+            "TIME - dual_image_clip.prediction.result_files - INFO - Results: "
+            f"{results}/predictions.csv, {results}/defects.csv, {results}/annotations.json, {results}/report.html",
         ]
     )
 

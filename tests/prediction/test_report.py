@@ -21,7 +21,7 @@ def outcome(count, threshold=0.5, total=None, unusable=()):
         Prediction(f"/photos/{index}.png", score, decide(score, threshold), 1, SKETCH)
         for index, score in enumerate(scores)
     ]
-    return Outcome(rank(found), threshold, list(unusable), count + len(unusable) if total is None else total)
+    return Outcome(rank(found), {"": threshold}, list(unusable), count + len(unusable) if total is None else total)
 
 
 def with_one(**changes):
@@ -74,7 +74,7 @@ def test_a_run_without_any_image_still_lists_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["a, b.png", 'quo"te.png', "line\nbreak.png", "Schraube-ß-螺.png"])
 def test_any_name_survives_the_list(name, tmp_path):
-    found = Outcome([Prediction(name, 0.25, "normal", 2, SKETCH)], 0.5, [], 1)
+    found = Outcome([Prediction(name, 0.25, "normal", 2, SKETCH)], {"": 0.5}, [], 1)
     write_csv(found, tmp_path / "list.csv")
     with (tmp_path / "list.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
@@ -84,6 +84,8 @@ def test_any_name_survives_the_list(name, tmp_path):
         "label": "normal",
         "threshold": "0.500000",
         "num_references": "2",
+        "defects": "0",
+        "largest_defect": "0",
     }
 
 

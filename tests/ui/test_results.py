@@ -25,7 +25,7 @@ def make_outcome(threshold: float | None = 0.5) -> Outcome:
         Prediction(f"{index}.png", 0.75 - 0.25 * index, "normal", 1, make_sketch(values))
         for index, values in enumerate(maps)
     ]
-    return Outcome(predictions, threshold, [], 3)
+    return Outcome(predictions, {"": threshold}, [], 3)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ _TAKEN_OVER = (
 )
 
 
-def add_class_name(command: argparse.ArgumentParser) -> None:
-    """Adds what the photos show, which a command cannot do without."""
+def add_class_name(command: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds what the photos show, which a command cannot do without unless there is another way to say it."""
     command.add_argument(
-        "--class-name", required=True, metavar="NAME", help='what the photos show, in English words: "metal nut"'
+        "--class-name", required=required, metavar="NAME", help='what the photos show, in English words: "metal nut"'
     )
 
 
@@ -71,8 +71,13 @@ def add_decision_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds what all commands that load a model have in common."""
+def add_model_arguments(command: argparse.ArgumentParser, num_references: int = 1) -> None:
+    """Adds what all commands that load a model have in common.
+
+    Args:
+        command: The command.
+        num_references: Other photos that it compares each with, where its user does not say.
+    """
     command.add_argument(
         "--best",
         action="store_true",
@@ -83,7 +88,7 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         "--num-references",
         type=int,
         metavar="N",
-        help="other photos that each is compared with; more find more and take longer (default: 1)",
+        help=f"other photos that each is compared with; more find more and take longer (default: {num_references})",
     )
     command.add_argument(
         "--adaptation-steps",
@@ -165,14 +170,24 @@ def load_model(
     try:
         return DualImageCLIP(
             value_range=None if options.value_range is None else tuple(options.value_range),
-            **{**preset, **chosen, **_golden(options.golden), **arguments},
+            **{**preset, **chosen, **golden_arguments(options.golden), **arguments},
         )
     except (ValueError, TypeError, OSError) as error:
         raise CommandError(str(error)) from error
 
 
-def _golden(folder: Path | None) -> dict[str, Any]:
-    """All golden samples of a folder, up to a number that is compared with in reasonable time."""
+def golden_arguments(folder: Path | None) -> dict[str, Any]:
+    """All golden samples of a folder, up to a number that is compared with in reasonable time.
+
+    Args:
+        folder: The folder, or ``None`` for none.
+
+    Returns:
+        Arguments of the model.
+
+    Raises:
+        CommandError: There are no photos.
+    """
     if folder is None:
         return {}
     from dual_image_clip.photos import find_photos, require_photos

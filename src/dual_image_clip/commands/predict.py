@@ -2,7 +2,7 @@
 
 import argparse
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,31 @@ from dual_image_clip.commands.model import (
     require_words,
 )
 from dual_image_clip.commands.output import say
+from dual_image_clip.commands.products import add_product_arguments, has_products
+from dual_image_clip.commands.scoring import (
+    DEFAULT_OUTPUT,
+    picture_folders,
+    require_output,
+    say_early_end,
+    say_files,
+    score_folder,
+)
 
 if TYPE_CHECKING:
     from dual_image_clip.prediction import Outcome
 
-_DEFAULT_OUTPUT = Path("results/DualImageCLIP/latest")
-_HEATMAPS, _MAPS = "images", "maps"
 _TOP = 3
 _DESCRIPTION = """\
 Scores every photo of a folder and its subfolders, finds the places that look unlike the rest, and writes
 
-  report.html      the photos ranked, most suspicious first, each beside its heatmap; opens without internet
-  predictions.csv  path, score, label, threshold, number of references and heatmap of each photo, in the same order
-  images/          a heatmap for each photo, under its path below the folder that all photos have in common
+  report.html      the photos ranked, most suspicious first, each beside its heatmap, to sort, filter and print; opens
+                   without internet
+  predictions.csv  path, score, label, threshold, number of references, heatmap, number of defects and pixels of the
+                   largest of each photo, in the same order
+  defects.csv      box, area and scores of each defect, in pixels of its photo as a viewer shows it
+  annotations.json the defects as polygons in the format of COCO, for annotation tools and training
+  images/          a heatmap for each photo, under its path below the folder that all photos have in common, or where
+                   subfolders are products, below FOLDER
   maps/            with --save-maps, the anomaly map of each photo
 
 Nothing has to be trained, and no good samples are needed. Files that cannot be read are listed and passed over. Ctrl-C
@@ -36,7 +48,8 @@ ends early and keeps what is done.
 _EXIT_CODES = """\
 exit codes: 0 all went well, 1 the run failed, 2 an argument is wrong, 130 ended early by Ctrl-C
 
-example: dual-image-clip predict PHOTOS --class-name "metal nut"
+examples: dual-image-clip predict PHOTOS --class-name "metal nut"
+          dual-image-clip predict PHOTOS --class-from-folder
 """
 
 
@@ -50,11 +63,12 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of photos, or a single photo")
-    add_class_name(command)
+    add_class_name(command, required=False)
+    add_product_arguments(command)
     command.add_argument(
         "--output",
         type=Path,
-        default=_DEFAULT_OUTPUT,
+        default=DEFAULT_OUTPUT,
         metavar="DIR",
         help="where to write; results of an earlier run there are replaced, no other file is (default: %(default)s)",
     )
@@ -80,66 +94,41 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         CommandError: An argument is wrong, or the run failed.
     """
-    photos = _check(options)
+    several = has_products(options)
+    if not options.folder.exists():
+        msg = f"there is no folder {options.folder}"
+        raise CommandError(msg)
     warnings.simplefilter("ignore")
-    from anomalib.engine import Engine
+    if several:
+        from dual_image_clip.commands import predict_products
 
-    from dual_image_clip.hooks import PhotoFolder, PhotoProgressBar
-    from dual_image_clip.prediction import HeatmapVisualizer, OutputError, PredictionReport
+        return predict_products.run(options)
+    require_words(options)
+    photos = _find_photos(options.folder)
+    require_output(options, photos)
+    from dual_image_clip.prediction import HeatmapVisualizer, PredictionReport
 
-    heatmaps = HeatmapVisualizer(options.output / _HEATMAPS, options.output / _MAPS if options.save_maps else None)
+    heatmaps = HeatmapVisualizer(*picture_folders(options), min_area=options.min_area)
     model = load_model(
         options,
         most_references=max(1, len(photos) - 1),
         visualizer=heatmaps,
     )
-    report = PredictionReport(options.output)
-    engine = Engine(default_root_dir=options.output, logger=False, callbacks=[PhotoProgressBar(), report])
+    report = PredictionReport(options.output, options.min_area)
+    interrupted = False
     try:
-        engine.predict(model=model, dataset=PhotoFolder(options.folder), return_predictions=False)
-    except (ValueError, OSError, MemoryError, OutputError) as error:
-        raise CommandError(str(error), FAILED) from error
-    except SystemExit:
-        # Lightning's end after Ctrl-C; by then the report is written.
-        if not engine.trainer.interrupted:
-            raise
+        score_folder(model, options.folder, options.output, report)
+    except KeyboardInterrupt:
         if report.outcome is None:
-            raise KeyboardInterrupt from None
-        _summarise(report.outcome, report.written)
-        return INTERRUPTED
+            raise
+        interrupted = True
     if report.outcome is None or not report.outcome.predictions:
         msg = f"no image in {options.folder} could be scored, see {options.output / 'report.html'}"
         raise CommandError(msg, FAILED)
     _summarise(report.outcome, report.written)
+    if interrupted:
+        return INTERRUPTED
     return FAILED if report.failures or heatmaps.failures else 0
-
-
-def _check(options: argparse.Namespace) -> list[str]:
-    """Everything that can be told before anything is loaded.
-
-    Returns:
-        The photos.
-
-    Raises:
-        CommandError: An argument is wrong.
-    """
-    folder: Path = options.folder
-    if not folder.exists():
-        msg = f"there is no folder {folder}"
-        raise CommandError(msg)
-    require_words(options)
-    heatmaps = options.output / _HEATMAPS
-    pictures = [heatmaps, options.output / _MAPS] if options.save_maps else [heatmaps]
-    if options.output.resolve().is_relative_to(folder.resolve()):
-        msg = f"--output {options.output} lies inside {folder}, where results would be taken for photos the next time"
-        raise CommandError(msg)
-    for written in pictures:
-        if written.resolve().is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(written.resolve()):
-            msg = f"{folder} and {written}, where pictures are written, lie inside each other: choose another --output"
-            raise CommandError(msg)
-    photos = _find_photos(folder)
-    _require_own(options.output, pictures, photos)
-    return photos
 
 
 def _find_photos(folder: Path) -> list[str]:
@@ -151,39 +140,15 @@ def _find_photos(folder: Path) -> list[str]:
         raise CommandError(str(error)) from error
 
 
-def _require_own(output: Path, pictures: Sequence[Path], photos: Sequence[str]) -> None:
-    """Makes sure that nothing of the user's is in the place of a result."""
-    from dual_image_clip.hooks import make_latest
-    from dual_image_clip.prediction import CSV_NAME, PNG, REPORT_NAME, OutputError, OutputFolder, picture_names
-
-    names = picture_names(photos), picture_names(photos, formats=PNG)
-    try:
-        if output == _DEFAULT_OUTPUT:
-            make_latest(output)
-        output.mkdir(parents=True, exist_ok=True)
-        OutputFolder(output).require_own((CSV_NAME, REPORT_NAME))
-        for folder, written in zip(pictures, names, strict=False):
-            OutputFolder(folder).require_own(written.values())
-    except OutputError as error:
-        msg = f"--output {output}: {error}"
-        raise CommandError(msg) from error
-    except OSError as error:
-        msg = f"cannot write to --output {output}: {error.strerror}"
-        raise CommandError(msg) from error
-
-
 def _summarise(outcome: "Outcome", written: Mapping[str, Path]) -> None:
-    from dual_image_clip.prediction import CSV_NAME, REPORT_NAME, on_one_line
+    from dual_image_clip.prediction import on_one_line
 
     labels = f"{outcome.num_anomalous} anomalous"
     if outcome.threshold is None:
         labels = "too few to call any normal or anomalous without --threshold"
     say(f"{len(outcome.predictions)} images, {labels}")
-    if outcome.num_left_out:
-        say(f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at.")
+    say_early_end(outcome)
     say("Most suspicious:")
     for each in outcome.predictions[:_TOP]:
         say(f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}")
-    for title, name in (("Report: ", REPORT_NAME), ("List:   ", CSV_NAME)):
-        if name in written:
-            say(f"{title}{written[name]}")
+    say_files(written)

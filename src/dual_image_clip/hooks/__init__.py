@@ -3,6 +3,7 @@
 from dual_image_clip.hooks.before_run import PreparesRun, make_latest
 from dual_image_clip.hooks.checkpoints import CarriesWhatWasInUse
 from dual_image_clip.hooks.data_loaders import ChangesDataLoaders
+from dual_image_clip.hooks.defects_found import defects_of
 from dual_image_clip.hooks.distributed import EachImageOnce, gather
 from dual_image_clip.hooks.evaluation import (
     evaluated_image_paths,
@@ -38,6 +39,7 @@ __all__ = [
     "ScoresOnce",
     "UnusableFiles",
     "clip_pre_processor",
+    "defects_of",
     "evaluated_image_paths",
     "evaluation_datasets",
     "gather",

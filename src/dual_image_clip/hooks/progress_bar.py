@@ -6,6 +6,7 @@ from typing import Any
 import rich
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.markup import escape
 
 
 def bar_in_place_of(callbacks: Sequence[Callback]) -> list[Callback]:
@@ -18,11 +19,18 @@ class PhotoProgressBar(RichProgressBar):
     """Lightning's progress bar on standard error; files that could not be used count as done at its end.
 
     Args:
+        subject: What the photos of a prediction show, told beside the bar; empty for nothing.
         **arguments: Further ones of :class:`~lightning.pytorch.callbacks.RichProgressBar`.
     """
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, subject: str = "", **arguments: Any) -> None:
         super().__init__(**arguments, console_kwargs={"stderr": True})
+        self.subject = subject
+
+    @property
+    def predict_description(self) -> str:
+        """What the bar of a prediction is called."""
+        return " ".join(filter(None, (super().predict_description, escape(self.subject))))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Ends the bar of a validation."""

@@ -1,17 +1,22 @@
 """How a heatmap is drawn: anomalib's panels, in the aspect ratio of the photo."""
 
-import torch.nn.functional as F  # noqa: N812
+from collections.abc import Sequence
+
 from anomalib.data import ImageItem
 from anomalib.visualization import ImageVisualizer
-from anomalib.visualization.image.functional import create_image_grid, overlay_image, visualize_pred_mask
+from anomalib.visualization.image.functional import create_image_grid
 from anomalib.visualization.image.item_visualizer import visualize_image_item
 from PIL import Image
-from torch import Tensor
+
+from dual_image_clip.defects import Defect
+from dual_image_clip.prediction.outlines import draw_outlines
 
 # The short side of a panel in pixels, unless the long one would be too long, and the least that can be read.
 _SHORT_SIDE, _LONGEST, _LEAST = 256, 2048, 96
 # Photos that are as many times as wide as high have their panels one below the other.
 _WIDE = 2
+# The last panels: map and mask.
+_OUTLINED = 2
 
 
 def panel_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -56,24 +61,25 @@ def draw_panels(visualizer: ImageVisualizer, item: ImageItem, panel: tuple[int, 
     return create_image_grid(panels, nrow=1)
 
 
-def draw_mask(visualizer: ImageVisualizer, picture: Image.Image, panel: tuple[int, int], mask: Tensor) -> Image.Image:
-    """Draws a mask into the panel that was left for it.
+def outline_panels(
+    picture: Image.Image, panel: tuple[int, int], defects: Sequence[Defect], size: tuple[int, int]
+) -> Image.Image:
+    """Outlines defects in the panels of the anomaly map and of the mask; the photo's own stays as it is.
 
     Args:
-        visualizer: Says how.
-        picture: From :func:`draw_panels`, with an empty mask.
+        picture: From :func:`draw_panels`, with a mask that is empty.
         panel: Width and height of a panel.
-        mask: Mask of the photo in any size, ``(h, w)``.
+        defects: Defects of the photo.
+        size: Height and width of the photo.
 
     Returns:
-        The picture with the mask.
+        The picture with the outlines.
     """
     width, height = panel
-    place = picture.width - width, picture.height - height
-    smooth = F.interpolate(mask[None, None].float(), (height, width), mode="bilinear")[0, 0].round().bool()
-    config = visualizer.overlay_fields_config["pred_mask"]
-    empty = picture.crop((*place, *picture.size))
-    complete = picture.convert("RGB")
-    outline = visualize_pred_mask(smooth, **config)
-    complete.paste(overlay_image(empty, outline, config["alpha"]).convert("RGB"), place)
-    return complete
+    outlined = picture.convert("RGB")
+    for number in range(1, _OUTLINED + 1):
+        side_by_side = picture.width > width
+        left, top = (picture.width - number * width, 0) if side_by_side else (0, picture.height - number * height)
+        box = left, top, left + width, top + height
+        outlined.paste(draw_outlines(outlined.crop(box), defects, size), box)
+    return outlined

@@ -20,6 +20,7 @@ def picture_names(
     dataset: str | None = None,
     category: str | None = None,
     formats: Set[str] = DRAWABLE,
+    root: str | Path | None = None,
 ) -> dict[str, str]:
     """Names the pictures of photos, such as ``scratch/000.png``, no two alike on any file system.
 
@@ -29,18 +30,19 @@ def picture_names(
             it; others keep their place below the folder that all photos have in common.
         category: The data set's category.
         formats: Suffixes that may stay; others become PNG: ``a.tif#2.png``, ``b.heic.png``.
+        root: A folder that holds all photos, to be taken in place of the innermost one.
 
     Returns:
         Relative names by photo.
     """
     photos = sorted(set(photos))
-    root = common_folder(photos)
+    below = common_folder(photos) if root is None else os.path.abspath(root)  # noqa: PTH100
     wanted: dict[str, Path] = {}
     for photo in photos:
         if dataset and dataset.lower() in map(str.lower, Path(photo).parent.parts):
             name = generate_output_filename(photo, "", dataset, category, mkdir=False)
         else:
-            name = place_below(photo, root)
+            name = place_below(photo, below)
         wanted[photo] = _drawable(name, formats)
     # A folder may be called as the picture of a photo beside it is.
     taken = {_key(folder) for name in wanted.values() for folder in name.parents}

@@ -11,6 +11,7 @@ from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.sketch import Sketch
 
 HEADER = ("path", "score", "label", "threshold", "num_references")
+DEFECT_COLUMNS = ("defects", "largest_defect")
 
 
 class Prediction(NamedTuple):
@@ -25,6 +26,7 @@ class Prediction(NamedTuple):
         heatmap: Its large picture, relative to the folder of list and report; empty where there is none.
         defects: Where it is anomalous, in pixels of the photo, the most anomalous place first.
         product: The product that it shows, where a run has several; else empty.
+        size: Height and width of the photo as a viewer shows it, in pixels.
     """
 
     path: str
@@ -35,6 +37,12 @@ class Prediction(NamedTuple):
     heatmap: str = ""
     defects: tuple[Defect, ...] = ()
     product: str = ""
+    size: tuple[int, int] = (1, 1)
+
+    @property
+    def largest_area(self) -> int:
+        """Pixels of its largest defect; 0 where there is none."""
+        return max((each.area for each in self.defects), default=0)
 
 
 class Outcome(NamedTuple):
@@ -42,15 +50,34 @@ class Outcome(NamedTuple):
 
     Attributes:
         predictions: One for each image, highest score first.
-        threshold: Score above which an image is anomalous; ``None`` where there is none.
+        thresholds: Scores above which an image is anomalous, by product; ``None`` where there is none. Where photos
+            are of one product, its name is empty.
         unusable: Files that were passed over.
         total: Files that there were, including those that an early end has left out.
     """
 
     predictions: list[Prediction]
-    threshold: float | None
+    thresholds: dict[str, float | None]
     unusable: list[UnusableFile]
     total: int
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold where photos are of one product; ``None`` where there is none, or several products."""
+        return self.thresholds.get("")
+
+    def threshold_of(self, prediction: Prediction) -> float | None:
+        """The threshold that an image was labelled by, or ``None``.
+
+        Args:
+            prediction: One of the outcome's.
+        """
+        return self.thresholds.get(prediction.product)
+
+    @property
+    def has_products(self) -> bool:
+        """Whether photos are of several products, or of one that has a name."""
+        return any(self.thresholds)
 
     @property
     def num_anomalous(self) -> int:
@@ -94,7 +121,7 @@ def write_csv(outcome: Outcome, path: Path) -> None:
 
 
 def csv_text(outcome: Outcome) -> str:
-    """A table with one row an image, highest score first; with a column of heatmaps where there are any.
+    """A table with one row an image, highest score first; with columns of heatmaps and products where there are any.
 
     Args:
         outcome: What the run has found.
@@ -102,14 +129,16 @@ def csv_text(outcome: Outcome) -> str:
     Returns:
         Its rows, separated by commas.
     """
-    threshold = "" if outcome.threshold is None else f"{outcome.threshold:.6f}"
     drawn = any(each.heatmap for each in outcome.predictions)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([*HEADER, *["heatmap"] * drawn])
+    writer.writerow([*HEADER, *["heatmap"] * drawn, *DEFECT_COLUMNS, *["product"] * outcome.has_products])
     for each in outcome.predictions:
+        limit = outcome.threshold_of(each)
+        threshold = "" if limit is None else f"{limit:.6f}"
         row = [printable(each.path), f"{each.score:.6f}", each.label, threshold, each.num_references]
-        writer.writerow([*row, *[printable(each.heatmap)] * drawn])
+        row += [*[printable(each.heatmap)] * drawn, len(each.defects), each.largest_area]
+        writer.writerow([*row, *[printable(each.product)] * outcome.has_products])
     return text.getvalue()
 
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from anomalib.visualization.image.functional import visualize_anomaly_map
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from dual_image_clip.defects import small_map
+
 # Sides of a photo in pixels: the long one, unless the short one could not be read; and what no picture exceeds.
 _SIDE, _LEAST_SIDE, _LONGEST = 256, 96, 1536
-_MAP_AREA = 64 * 64
 # Two pictures of 2,000 images, in base64, then stay below 60 MB.
 _MOST_BYTES = 10_000
 _SHRINK = 0.8
@@ -25,7 +25,7 @@ class Sketch(NamedTuple):
 
     Attributes:
         photo: The image as JPEG.
-        anomaly_map: The anomaly map, half precision, about 64 × 64 pixels or as many of its aspect ratio.
+        anomaly_map: A :func:`~dual_image_clip.defects.small_map`.
     """
 
     photo: bytes
@@ -57,15 +57,7 @@ def make_sketch(image: Tensor, anomaly_map: Tensor) -> Sketch:
     photo = to_pil_image(image.detach().float().clamp(0, 1).cpu())
     scale = min(1.0, _LONGEST / max(photo.size), max(_SIDE / max(photo.size), _LEAST_SIDE / min(photo.size)))
     width, height = (max(1, round(side * scale)) for side in photo.size)
-    small = F.interpolate(anomaly_map[None, None].float(), small_map_size(anomaly_map), mode="area")[0, 0]
-    return Sketch(as_jpeg(photo.resize((width, height))), small.half().cpu())
-
-
-def small_map_size(anomaly_map: Tensor) -> tuple[int, int]:
-    """Height and width of what is kept of an anomaly map ``(h, w)``: of its aspect ratio, at most some 4,096 pixels."""
-    height, width = anomaly_map.shape
-    scale = min(1.0, (_MAP_AREA / (height * width)) ** 0.5)
-    return max(1, int(height * scale)), max(1, int(width * scale))
+    return Sketch(as_jpeg(photo.resize((width, height))), small_map(anomaly_map))
 
 
 def common_scale(sketches: Sequence[Sketch]) -> ColourScale:

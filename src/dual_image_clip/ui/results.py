@@ -20,7 +20,7 @@ def relabel(outcome: Outcome, threshold: float) -> Outcome:
         The same with other labels.
     """
     predictions = [each._replace(label=decide(each.score, threshold)) for each in outcome.predictions]
-    return outcome._replace(predictions=predictions, threshold=threshold)
+    return outcome._replace(predictions=predictions, thresholds={"": threshold})
 
 
 def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:
@@ -63,6 +63,19 @@ def summary(outcome: Outcome) -> str:
         for each in outcome.unusable
     ]
     return "<br>".join(lines)
+
+
+def golden_samples(num_own: int, num_accepted: int) -> str:
+    """Says in HTML with how many golden samples images are compared.
+
+    Args:
+        num_own: Those that everybody begins with.
+        num_accepted: Those that were accepted on the page.
+    """
+    lines = [f"<strong>{num_own + num_accepted} golden sample{'' if num_own + num_accepted == 1 else 's'}.</strong>"]
+    if num_accepted:
+        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew.")
+    return " ".join(lines)
 
 
 def problem(text: str) -> str:

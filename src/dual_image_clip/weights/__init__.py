@@ -8,6 +8,7 @@ from dual_image_clip.weights.backbone import (
     load_backbone,
 )
 from dual_image_clip.weights.checkpoint_file import load_weights
+from dual_image_clip.weights.sharing import sharing_weights
 from dual_image_clip.weights.text_cache import cached_text_embeddings, class_embeddings
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "class_embeddings",
     "load_backbone",
     "load_weights",
+    "sharing_weights",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dual_image_clip.method import require_plain_vit
 from dual_image_clip.weights.checkpoint_file import FILES_OF_A_FOLDER, load_weights
+from dual_image_clip.weights.sharing import shareable
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def _open_clip_kept_quiet() -> Iterator[None]:
         root.removeFilter(concerns_the_user)
 
 
+@shareable
 @_open_clip_kept_quiet()
 def load_backbone(backbone: str, pretrained: str | Path | None, image_size: int | None = None) -> Backbone:
     """Creates a CLIP model and loads its weights.

@@ -1,0 +1,172 @@
+"""``predict`` on several products: one after the other, with one list and one report of all."""
+
+import argparse
+import traceback
+
+from dual_image_clip.commands.errors import FAILED, INTERRUPTED, CommandError
+from dual_image_clip.commands.model import load_model
+from dual_image_clip.commands.output import say, tell
+from dual_image_clip.commands.products import Product, Products, all_failed, find_products
+from dual_image_clip.commands.scoring import picture_folders, require_output, say_early_end, say_files, score_folder
+from dual_image_clip.photos import UnusableFile
+from dual_image_clip.prediction import (
+    CollectsPredictions,
+    HeatmapVisualizer,
+    Outcome,
+    OutputError,
+    ResultFiles,
+    on_one_line,
+    put_together,
+    settings_of,
+    settings_together,
+)
+from dual_image_clip.weights import WeightsUnavailableError, sharing_weights
+
+
+def run(options: argparse.Namespace) -> int:
+    """Scores the products of a folder.
+
+    Args:
+        options: Arguments of ``predict``.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        CommandError: An argument is wrong, or no product could be scored.
+        KeyboardInterrupt: The run was ended before the first photo was scored.
+    """
+    found = find_products(options)
+    require_output(options, (photo for each in found.products for photo in each.photos), options.folder)
+    results = _Results(found, options)
+    for name in found.failures:
+        results.tell_failure(name)
+    files = ResultFiles(options.output)
+    try:
+        files.claim()
+    except OutputError as error:
+        raise CommandError(str(error), FAILED) from error
+    try:
+        interrupted = _predict_all(found, results, files)
+        if results.is_empty:
+            if interrupted:
+                raise KeyboardInterrupt
+            raise CommandError(all_failed(results.failures), FAILED)
+        if interrupted or files.failures:
+            files.write_list(results.outcome)
+        files.write_report(results.outcome, settings_together(results.settings))
+    finally:
+        files.release()
+    results.say()
+    say_files(files.written)
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if results.failures or files.failures or results.pictures_failed else 0
+
+
+def _predict_all(found: Products, results: "_Results", files: ResultFiles) -> bool:
+    """Scores all products, and writes the list after each; returns whether Ctrl-C has ended it early."""
+    try:
+        with sharing_weights():
+            for product in found.products:
+                results.predict(product)
+                # One that could not be written is tried once more at the end.
+                if not files.failures:
+                    files.write_list(results.outcome)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+class _Results:
+    """What was found in products so far.
+
+    Args:
+        found: The products.
+        options: Arguments of ``predict``.
+
+    Attributes:
+        failures: Why products were not scored, or not to the end, by name.
+        settings: Settings that products were scored with, by name.
+        pictures_failed: Whether a picture could not be written.
+    """
+
+    def __init__(self, found: Products, options: argparse.Namespace) -> None:
+        self.failures = dict(found.failures)
+        self.settings: dict[str, dict[str, str]] = {}
+        self.pictures_failed = False
+        self._found = found
+        self._options = options
+        self._outcomes: dict[str, Outcome] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no photo was scored."""
+        return not any(each.predictions for each in self._outcomes.values())
+
+    @property
+    def outcome(self) -> Outcome:
+        """Everything that was found."""
+        failed = [
+            UnusableFile(str(self._options.folder / name), f"could not be scored: {reason}")
+            for name, reason in self.failures.items()
+        ]
+        done = self._outcomes.keys() | self.failures.keys()
+        left_out = sum(len(each.photos) for each in self._found.products if each.name not in done)
+        return put_together(self._outcomes, [*self._found.passed_over, *failed], left_out)
+
+    def predict(self, product: Product) -> None:
+        """Scores a product; where it fails, what was found until then is kept.
+
+        Args:
+            product: The product.
+
+        Raises:
+            CommandError: There are no weights, for any product.
+            KeyboardInterrupt: It was ended early by Ctrl-C.
+        """
+        collects = CollectsPredictions(self._options.output, product.name, product.options.min_area)
+        heatmaps = HeatmapVisualizer(
+            *picture_folders(self._options), root=self._options.folder, min_area=product.options.min_area
+        )
+        try:
+            model = load_model(product.options, max(1, len(product.photos) - 1), visualizer=heatmaps)
+            self.settings[product.name] = settings_of(model)
+            number = self._found.products.index(product) + 1
+            place = f"{product.name} ({number} of {len(self._found.products)})"
+            score_folder(model, product.folder, self._options.output, collects, place)
+            if not (collects.outcome and collects.outcome.predictions):
+                self.failures[product.name] = "none of its photos could be read"
+        except Exception as error:
+            if isinstance(error.__cause__, WeightsUnavailableError):
+                raise
+            if self._options.debug:
+                traceback.print_exc()
+            # Whatever ends one product must not cost the others.
+            told = str(error) if isinstance(error, CommandError) else f"{type(error).__name__}: {error}"
+            self.failures[product.name] = on_one_line(told)
+        finally:
+            if collects.outcome is not None:
+                self._outcomes[product.name] = collects.outcome
+        self.pictures_failed = self.pictures_failed or bool(heatmaps.failures)
+        if product.name in self.failures:
+            self.tell_failure(product.name)
+
+    def tell_failure(self, name: str) -> None:
+        """Tells at once that a product could not be scored."""
+        tell(f"{name} could not be scored: {self.failures[name]}", style="bold red")
+
+    def say(self) -> None:
+        """Says a line or two for each product."""
+        outcome = self.outcome
+        say(f"{len(self._outcomes)} products, {len(outcome.predictions)} images, {outcome.num_anomalous} anomalous")
+        say_early_end(outcome)
+        for name, part in self._outcomes.items():
+            labels = f"{part.num_anomalous} anomalous"
+            if part.thresholds[name] is None:
+                labels = "too few to call any normal or anomalous without a threshold"
+            say(f"{on_one_line(name)}: {len(part.predictions)} images, {labels}")
+            for each in part.predictions[:1]:
+                say(f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}")
+        for name, reason in self.failures.items():
+            say(f"{on_one_line(name)}: failed: {reason}")
