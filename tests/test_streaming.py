@@ -213,6 +213,12 @@ def test_the_map_is_hot_where_the_defect_is():
     assert abs(x - 170) < 32
 
 
+def test_defects_that_are_too_small_are_not_listed():
+    (found,) = StreamingDetector(make_model(threshold=0.1))(some_image(5)).defects
+    for least, expected in ((found.area, (found,)), (found.area + 1, ())):
+        assert StreamingDetector(make_model(threshold=0.1), min_area=least)(some_image(5)).defects == expected
+
+
 # Golden images
 
 

@@ -12,15 +12,19 @@ PACKAGE = Path(dual_image_clip.__file__).parent
 ROOT = PACKAGE.parents[1]
 # A room may import from rooms that stand before its own floor.
 FLOORS = (
-    {"__init__", "callers", "class_names", "defects", "photos", "plugin", "presets", "procedural"},
-    {"method", "mistakes", "regions"},
+    {"json_lines", "ports"},
+    {"__init__", "callers", "class_names", "conformal", "defects", "photos", "plugin", "presets", "procedural"},
+    {"method", "mistakes", "regions", "sources"},
+    {"threshold_file"},
     {"weights", "hooks"},
     {"torch_model"},
     {"prediction"},
     {"export"},
     {"lightning_model"},
     {"one_image"},
-    {"streaming", "ui"},
+    {"golden_memory", "records"},
+    {"calibration", "streaming"},
+    {"service", "ui", "watching"},
     {"commands"},
     {"cli"},
 )

@@ -47,6 +47,7 @@ from dual_image_clip.method import (
 from dual_image_clip.photos import PhotoReader
 from dual_image_clip.prediction import CollectsPredictions, HeatmapVisualizer, PredictionReport
 from dual_image_clip.regions import load_regions
+from dual_image_clip.threshold_file import limits_from
 from dual_image_clip.torch_model import DualImageCLIPModel
 from dual_image_clip.weights import class_embeddings, load_backbone
 
@@ -97,8 +98,9 @@ class DualImageCLIP(  # type: ignore[misc]
         smooth: Whether to smooth anomaly maps with a 3×3 mean over patches.
         regions: Where photos are inspected: a mask picture, a folder of them, or a JSON file of polygons; see
             :func:`dual_image_clip.regions.load_regions`. Outside there is no score, no reference and no ground truth.
-        threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth; see
-            :class:`~dual_image_clip.hooks.LabelFreePostProcessor` for what sets it else.
+        threshold: Image score above which an image is anomalous, in 0..1 as predicted without ground truth, or a file
+            of :func:`dual_image_clip.calibration.calibrate`, which has one for pixels, too, and must have been made
+            with these settings; see :class:`~dual_image_clip.hooks.LabelFreePostProcessor` for what sets it else.
         value_range: Values of photos of more than 8 bits that become 0 and 1; see :mod:`dual_image_clip.photos`.
         seed: Seed of the pairing, the golden samples, the pseudo anomalies, the adapter's start and evaluation's order.
         pre_processor: Pre-processor, or whether to use the default: short side to ``image_size``.
@@ -109,6 +111,7 @@ class DualImageCLIP(  # type: ignore[misc]
     Raises:
         ValueError: An argument is out of its range, the backbone or tag is unknown, or a checkpoint does not fit.
         RegionError: ``regions`` cannot be used.
+        ThresholdFileError: ``threshold`` is a file that cannot be used, or was made with other settings.
         GoldenImageError: ``few_shot_source`` does not exist, has fewer than ``k_shot`` images, or is given without it.
         TypeError: The backbone has no plain ViT image tower.
         WeightsUnavailableError: The weights could not be downloaded.
@@ -137,7 +140,7 @@ class DualImageCLIP(  # type: ignore[misc]
         texture_dir: str | Path | None = None,
         smooth: bool = True,
         regions: str | Path | None = None,
-        threshold: float | None = None,
+        threshold: float | str | Path | None = None,
         value_range: tuple[float, float] | None = None,
         seed: int = 0,
         pre_processor: nn.Module | bool = True,
@@ -155,11 +158,14 @@ class DualImageCLIP(  # type: ignore[misc]
         weights = ScoreWeights(lambda_1, lambda_2, lambda_3, lambda_4, lambda_5, peak_share)
         adaptation = AdaptationSettings(adaptation_steps, learning_rate, beta)
         inspected = None if regions is None else load_regions(regions)
-        reader = PhotoReader(value_range=value_range, regions=inspected)
+        self.reader = PhotoReader(value_range=value_range, regions=inspected)
         pseudo_anomalies = PseudoAnomalyGenerator(texture_dir, seed)
-        if post_processor is True:
-            self.post_processor = LabelFreePostProcessor(weights.score_maximum, weights.map_maximum, threshold)
         self.golden = GoldenImages(references.k_shot, references.few_shot_source, seed)
+        self.limits = limits_from(threshold, lambda: self.score_settings)
+        if post_processor is True:
+            self.post_processor = LabelFreePostProcessor(
+                weights.score_maximum, weights.map_maximum, self.limits.image, map_threshold=self.limits.pixels
+            )
         self.class_name = self._chosen_class_name = text.class_name
         self.seed = seed
         self.backbone = load_backbone(backbone, pretrained, image_size)
@@ -178,7 +184,7 @@ class DualImageCLIP(  # type: ignore[misc]
             aggregation=references.aggregation,
             regions=inspected,
         )
-        self.reader = replace(reader, patch_size=self.model.encoder.patch_size)
+        self.reader = replace(self.reader, patch_size=self.model.encoder.patch_size)
         if pre_processor is True:
             size = min(self.backbone.image_size)
             self.pre_processor = clip_pre_processor(size, self.backbone.image_mean, self.backbone.image_std)
@@ -189,6 +195,7 @@ class DualImageCLIP(  # type: ignore[misc]
         self._chosen_class_name = class_name
 
     def _encode_class_name(self, class_name: str) -> None:
+        self.limits.require_class_name(class_name)
         self.model.text_embeddings.copy_(class_embeddings(self.backbone, class_name))
         self.class_name = class_name
 

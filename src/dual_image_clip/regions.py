@@ -36,9 +36,11 @@ class Regions(ABC):
 
     Attributes:
         source: File or folder that says so.
+        digest: What regions are told apart by.
     """
 
     source: Path
+    digest: str
 
     @abstractmethod
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
@@ -56,12 +58,12 @@ class Regions(ABC):
         """
 
     @abstractmethod
-    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
+    def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
         """Refuses a photo that the region was not drawn for.
 
         Args:
             size: The photo's height and width.
-            name: The photo.
+            name: The photo; ``None`` where it has no name.
 
         Raises:
             UnusableImageError: It has another aspect, or there is no region for it.
@@ -75,10 +77,12 @@ class Polygons(Regions):
     Attributes:
         source: JSON file.
         polygons: The polygons.
+        digest: Of the polygons.
     """
 
     source: Path
     polygons: tuple[Polygon, ...]
+    digest: str
 
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
         """See :class:`Regions`."""
@@ -91,7 +95,7 @@ class Polygons(Regions):
             cv2.fillPoly(canvas, [np.round(corners * 2**_FRACTION).astype(np.int32)], 1, shift=_FRACTION)
         return _resized(canvas, size)
 
-    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
+    def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
         """Shares of width and height fit every photo."""
 
 
@@ -114,9 +118,9 @@ class MaskPicture(Regions):
         del name
         return _resized(self.white, size)
 
-    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
+    def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
         """See :class:`Regions`."""
-        _require_aspect(self.white.shape, size, self.source, name)
+        _require_aspect(self.white.shape, size, self.source, name or "image")
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class MaskFolder(Regions):
     Attributes:
         source: Folder of image files.
         pictures: Pictures by name without suffix.
+        digest: Of the names and times of the pictures.
     """
 
     source: Path
@@ -136,14 +141,17 @@ class MaskFolder(Regions):
 
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
         """See :class:`Regions`."""
+        return _resized(self._white(self._named(name)), size)
+
+    def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
+        """See :class:`Regions`."""
+        photo = self._named(name)
+        _require_aspect(self._white(photo).shape, size, self._picture_of(photo), photo)
+
+    def _named(self, name: str | Path | None) -> str | Path:
         if name is None:
             raise UnusableImageError("image", f"has no name by which its mask in {self.source} could be found")
-        return _resized(self._white(name), size)
-
-    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
-        """See :class:`Regions`."""
-        white = self._white(name)
-        _require_aspect(white.shape, size, self._picture_of(name), name)
+        return name
 
     def _white(self, name: str | Path) -> np.ndarray:
         picture = self._picture_of(name)
@@ -230,9 +238,8 @@ def _load_polygons(path: Path) -> Polygons:
     if not isinstance(polygons, list) or not polygons:
         msg = f'regions: {path} has no polygons: {{"polygons": [[[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]]}} is one'
         raise RegionError(msg)
-    return Polygons(
-        path, tuple(_polygon(each, f"polygon {number} of {path}") for number, each in enumerate(polygons, 1))
-    )
+    checked = tuple(_polygon(each, f"polygon {number} of {path}") for number, each in enumerate(polygons, 1))
+    return Polygons(path, checked, sha256(repr(checked).encode()).hexdigest())
 
 
 def _polygon(corners: Any, name: str) -> Polygon:

@@ -209,6 +209,11 @@ class DualImageCLIPModel(nn.Module):
         """Number of golden images."""
         return len(self._patches_of_golden)
 
+    @property
+    def golden_tokens(self) -> list[Tensor]:
+        """Patch tokens of each golden image, ``(N, D)``."""
+        return list(self.golden_references.split(self._patches_of_golden))
+
     def set_golden_images(self, images: Iterable[Tensor], names: Iterable[str] | None = None) -> None:
         """Keeps the patch tokens of golden images, instead of those that there were before.
 
@@ -222,8 +227,17 @@ class DualImageCLIPModel(nn.Module):
         # A buffer made in inference mode could not be changed in place outside it.
         with torch.inference_mode(False):
             named = ((each, None) for each in images) if names is None else zip(images, names, strict=True)
-            tokens = [self.encode(image, name and [name]).patches[0] for image, name in named]
-            self.golden_references = torch.cat([self.golden_references[:0], *tokens])
+            self.set_golden_tokens([self.encode(image, name and [name]).patches[0] for image, name in named])
+
+    def set_golden_tokens(self, tokens: Sequence[Tensor]) -> None:
+        """Keeps patch tokens of golden images that were encoded before, instead of those that there were.
+
+        Args:
+            tokens: Of each image, ``(N, D)``.
+        """
+        with torch.inference_mode(False):
+            kept = self.golden_references[:0]
+            self.golden_references = torch.cat([kept, *(each.to(kept) for each in tokens)])
         self._patches_of_golden = [len(each) for each in tokens]
 
     def forward(

@@ -24,13 +24,15 @@ SMALL = {
     "Procedural": ["--data.num_train", "1", "--data.num_test_normal", "4", "--data.num_test_anomalous", "4"],
     "PHOTOS": [],
 }
+# Its commands follow from each other; see test_inspection_page.
+WALK = ROOT / "docs" / "inspection.md"
 MEASURES = {"benchmarks.speed", "benchmarks.checkpoint", "benchmarks.steps"}
 OWN_WEIGHTS = ["--model.backbone", EMBEDDED, "--model.pretrained", EMBEDDED]
 
 
 def blocks(language: str) -> list[str]:
     pattern = rf"^```{language}\n(.*?)^```"
-    return [block for page in PAGES for block in re.findall(pattern, page.read_text(), re.S | re.M)]
+    return [block for page in PAGES if page != WALK for block in re.findall(pattern, page.read_text(), re.S | re.M)]
 
 
 def commands() -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.data.utils import read_image
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from PIL import Image
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
@@ -96,6 +97,16 @@ def enlarged(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
 
 
 @pytest.fixture(scope="module")
+def inspected(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
+    """The same tiny tower, of whose images the left two thirds are inspected."""
+    folder = tmp_path_factory.mktemp("inspected")
+    region = folder / "region.json"
+    region.write_text('{"polygons": [[[0, 0], [0.66, 0], [0.66, 1], [0, 1]]]}')
+    model = small_model(golden, learning_rate=0.01, regions=region)
+    return model, export(model, folder, "onnx", input_size=(100, 150))
+
+
+@pytest.fixture(scope="module")
 def plain(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     """The demo checkpoint without adaptation, as an OpenVINO file for images of 300×300."""
     settings = {"num_references": 0, "k_shot": 2, "few_shot_source": golden, "threshold": 0.4, "adaptation_steps": 0}
@@ -103,7 +114,7 @@ def plain(golden, tmp_path_factory) -> tuple[DualImageCLIP, Path]:
     return model, export(model, tmp_path_factory.mktemp("plain"), "openvino", input_size=(300, 300))
 
 
-@pytest.fixture(params=["adapted", "tiles", "enlarged"])
+@pytest.fixture(params=["adapted", "tiles", "enlarged", "inspected"])
 def onnx_file(request) -> tuple[DualImageCLIP, Path, Tensor]:
     model, path = request.getfixturevalue(request.param)
     return model, path, drawn_images(3, (240, 240) if request.param == "adapted" else (100, 150))
@@ -138,6 +149,33 @@ def test_adaptation_and_golden_images_are_in_the_file(onnx_file):
     for other in (without_golden, without_adaptation):
         # A thousand times as much as the file differs from the model.
         assert (found.anomaly_map - other.anomaly_map).abs().max() > 0.001
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_file_inspects_the_region_alone(inspected, workspace, monkeypatch, kind):
+    model, path = inspected
+    images = drawn_images(2, (100, 150))
+    if kind == "onnx":
+        found = run_onnx(path, images)
+    else:
+        monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+        found = TorchInferencer(export(model, workspace, "torch"), device="cpu").model(images)
+        assert_same(found, lightning_scores(model, images), 1e-4)
+    inside = round(0.66 * found.anomaly_map.shape[-1])
+    assert (found.anomaly_map[..., : inside - 1] > 0).all()
+    assert not found.anomaly_map[..., inside + 1 :].any()
+
+
+def test_regions_that_no_file_can_hold_are_refused(golden, workspace):
+    picture = Image.new("L", (150, 100), 255)
+    (workspace / "masks").mkdir()
+    picture.save(workspace / "masks" / "plate_000.png")
+    picture.save(workspace / "region.png")
+    with pytest.raises(ValueError, match=r"masks.*has a mask for each photo, but images have no names"):
+        export(small_model(golden, regions=workspace / "masks"), workspace, "onnx", input_size=(100, 150))
+    with pytest.raises(ValueError, match="another aspect than its region"):
+        export(small_model(golden, regions=workspace / "region.png"), workspace, "onnx", input_size=(150, 100))
+    assert not (workspace / "weights").exists()
 
 
 def test_file_is_one_and_has_a_free_batch_size(adapted):

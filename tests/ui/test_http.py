@@ -29,6 +29,7 @@ from dual_image_clip.ui.scorer import Scorer
 from dual_image_clip.weights import EMBEDDED
 from tests.drawn_data import draw_plate
 from tests.integration.commands import rows_of
+from tests.ui.canned import CannedScorer
 
 PATIENCE = 100
 SETTINGS = {"backbone": EMBEDDED, "adaptation_steps": 0}
@@ -163,7 +164,7 @@ class Page(NamedTuple):
 def score(server: Server, paths: list[str], class_name: str) -> Page:
     client = Client(server.address, verbose=False, download_files=str(server.folder / "downloads"))
     files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-    message, pictures, table, download, _ = client.predict(files, class_name, 0.5, api_name="/score")
+    message, pictures, table, download, *_ = client.predict(files, class_name, 0.5, api_name="/score")
     captions = [each["caption"] for each in pictures]
     found = rows_of(Path(download["value"]))
     assert [row[1] for row in table["data"]] == [row["path"] for row in found]
@@ -250,10 +251,10 @@ def test_scores_are_shown_where_their_list_cannot_be_written(monkeypatch):
     monkeypatch.setattr("dual_image_clip.ui.page.write_csv", fill_the_disk)
     sketch = make_sketch(torch.rand(3, 32, 32), torch.rand(32, 32))
     outcome = Outcome([Prediction("a.png", 0.5, "undecided", 0, sketch)], {"": None}, [], 1)
-    page = build_page(lambda *_: outcome)
+    page = build_page(CannedScorer(lambda *_: outcome))
     score = next(each.fn for each in page.fns.values() if each.fn and each.fn.__name__ == "score")
-    shown = score(["a.png"], "plate", 0.5)
-    message = next(value for component, value in shown.items() if component.elem_id == "message")
+    shown = score(["a.png"], "plate", 0.5, None)
+    message = next(value for component, value in shown.items() if getattr(component, "elem_id", None) == "message")
     assert message.startswith("<strong>1 image scored")
     assert "There is no CSV: No space left on device." in message
     assert [["1", "a.png", "0.500", "undecided"]] in shown.values()

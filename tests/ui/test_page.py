@@ -22,6 +22,7 @@ from dual_image_clip.prediction import Outcome
 from dual_image_clip.ui.page import build_page, find_mistake
 from tests.browser import find_chromium, start_chromium
 from tests.drawn_data import draw_plate, make_photos, save
+from tests.ui.canned import CannedScorer
 
 PATIENCE = 60
 
@@ -235,10 +236,10 @@ def test_find_mistake():
 
 def test_sliders_do_not_score():
     outcome = Outcome([], {"": 0.5}, [], 0)
-    page = build_page(lambda *_: pytest.fail("was scored again"))
+    page = build_page(CannedScorer(lambda *_: pytest.fail("was scored again")))
     functions = {each.fn.__name__: each.fn for each in page.fns.values() if each.fn}
     moved = functions["move_threshold"](outcome, 0.7, 0.5)
     assert next(value for value in moved.values() if isinstance(value, Outcome)).threshold == 0.7
     assert list(functions["move_opacity"](outcome, 0.2).values()) == [[]]
     with pytest.raises(pytest.fail.Exception, match="scored again"):
-        functions["score"](["a.png"], "plate", 0.5)
+        functions["score"](["a.png"], "plate", 0.5, None)

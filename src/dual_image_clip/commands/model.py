@@ -9,6 +9,7 @@ from dual_image_clip.class_names import require_class_name
 from dual_image_clip.commands.errors import CommandError
 from dual_image_clip.commands.output import Messages
 from dual_image_clip.presets import BEST
+from dual_image_clip.threshold_file import ThresholdFileError, read_threshold_file
 
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
 if TYPE_CHECKING:
@@ -30,14 +31,37 @@ def add_class_name(command: argparse.ArgumentParser, required: bool = True) -> N
     )
 
 
-def add_decision_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds what decides which photos, and which places in them, are called anomalous."""
+def add_threshold(command: argparse.ArgumentParser) -> None:
+    """Adds what decides which photos are called anomalous."""
     command.add_argument(
         "--threshold",
-        type=float,
-        help="call a photo anomalous when its score, 0 to 1, is above this "
-        "(default: judged by the scores of all photos, which takes at least eight)",
+        type=_threshold,
+        metavar="NUMBER|FILE",
+        help="call a photo anomalous when its score, 0 to 1, is above this; or a file that dual-image-clip calibrate "
+        "has written (default: judged by the scores of all photos, which takes at least eight)",
     )
+
+
+def _threshold(text: str) -> float | Path:
+    """A number, or a file of thresholds, which is looked at before anything is loaded."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    path = Path(text)
+    if not path.exists():
+        msg = f"{text} is neither a number nor a file that dual-image-clip calibrate has written"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        read_threshold_file(path)
+    except ThresholdFileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def add_decision_arguments(command: argparse.ArgumentParser) -> None:
+    """Adds what decides which photos, and which places in them, are called anomalous."""
+    add_threshold(command)
     command.add_argument(
         "--min-area",
         type=int,
@@ -47,8 +71,13 @@ def add_decision_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds what all commands that load a model have in common."""
+def add_model_arguments(command: argparse.ArgumentParser, num_references: int = 1) -> None:
+    """Adds what all commands that load a model have in common.
+
+    Args:
+        command: The command.
+        num_references: Other photos that it compares each with, where its user does not say.
+    """
     command.add_argument(
         "--best",
         action="store_true",
@@ -59,7 +88,7 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         "--num-references",
         type=int,
         metavar="N",
-        help="other photos that each is compared with; more find more and take longer (default: 1)",
+        help=f"other photos that each is compared with; more find more and take longer (default: {num_references})",
     )
     command.add_argument(
         "--adaptation-steps",

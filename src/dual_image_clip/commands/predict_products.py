@@ -132,7 +132,7 @@ class _Results:
         try:
             model = load_model(product.options, max(1, len(product.photos) - 1), visualizer=heatmaps)
             self.settings[product.name] = settings_of(model)
-            number = len(self._outcomes) + len(self.failures.keys() - self._found.failures.keys()) + 1
+            number = self._found.products.index(product) + 1
             place = f"{product.name} ({number} of {len(self._found.products)})"
             score_folder(model, product.folder, self._options.output, collects, place)
             if not (collects.outcome and collects.outcome.predictions):
@@ -140,6 +140,8 @@ class _Results:
         except Exception as error:
             if isinstance(error.__cause__, WeightsUnavailableError):
                 raise
+            if self._options.debug:
+                traceback.print_exc()
             # Whatever ends one product must not cost the others.
             told = str(error) if isinstance(error, CommandError) else f"{type(error).__name__}: {error}"
             self.failures[product.name] = on_one_line(told)
@@ -152,8 +154,6 @@ class _Results:
 
     def tell_failure(self, name: str) -> None:
         """Tells at once that a product could not be scored."""
-        if self._options.debug:
-            traceback.print_exc()
         tell(f"{name} could not be scored: {self.failures[name]}", style="bold red")
 
     def say(self) -> None:

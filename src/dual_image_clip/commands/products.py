@@ -194,7 +194,11 @@ def _without_mistaken(found: Products, options: argparse.Namespace) -> Products:
 
 
 def _check(product: Product) -> None:
-    """Refuses files of a product that cannot be used."""
+    """Refuses what cannot be right of a product, whatever the model is."""
+    from dual_image_clip.method import ReferenceSettings
+
+    if product.options.num_references is not None:
+        ReferenceSettings(product.options.num_references)
     if golden := golden_arguments(product.options.golden):
         from dual_image_clip.hooks import GoldenImages
 

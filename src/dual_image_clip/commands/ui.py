@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from dual_image_clip.commands.errors import FAILED, CommandError
-from dual_image_clip.commands.model import add_model_arguments, load_model
+from dual_image_clip.commands.model import add_model_arguments, add_threshold, load_model
 from dual_image_clip.commands.output import say
 
 
@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
         help="address to listen on; 0.0.0.0 lets everybody in the network use the page (default: %(default)s)",
     )
     command.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    add_threshold(command)
     add_model_arguments(command)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from dual_image_clip.export.closed_form import fit_adapters_in_closed_form
+from dual_image_clip.export.decision import Decision
 from dual_image_clip.export.fixed_encoder import FixedSizeEncoder
 from dual_image_clip.export.fixed_pseudo_anomaly import FixedPseudoAnomaly, fixed_pseudo_anomaly
 from dual_image_clip.export.fixed_transform import fixed_transform, output_size
+from dual_image_clip.export.thresholds_in_files import with_thresholds
 from dual_image_clip.hooks import LabelFreePostProcessor
 from dual_image_clip.method import (
     AdaptationSettings,
@@ -170,6 +173,8 @@ class ExportableDetector(ExportMixin, LightningModule):
         self.transform = transform
         self.model = ExportableModel(model, encoder, pseudo_anomalies, regions)
         self.post_processor = post_processor
+        if isinstance(post_processor, LabelFreePostProcessor) and post_processor.enable_thresholding:
+            self.post_processor = Decision(post_processor)
         self.to(model.text_embeddings.device).eval()
 
     @torch.no_grad()
@@ -204,11 +209,12 @@ class ExportableDetector(ExportMixin, LightningModule):
             each.numel() * each.element_size() for each in self.state_dict().values() if torch.is_tensor(each)
         )
         defaults = {"opset_version": _OPSET, "external_data": num_bytes > _LARGEST_FILE, "verbose": False}
-        return super().to_onnx(export_root, model_file_name, input_size, **{**defaults, **kwargs})
+        to_onnx = partial(super().to_onnx, export_root, model_file_name, input_size, **{**defaults, **kwargs})
+        return with_thresholds(self.post_processor, to_onnx)
 
     def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
         """Exports to OpenVINO; see the parent's."""
-        path = super().to_openvino(*args, **kwargs)
+        path = with_thresholds(self.post_processor, partial(super().to_openvino, *args, **kwargs))
         # A file cannot carry this setting along.
         logger.warning(
             "Where a processor has bfloat16, OpenVINO computes in it, which falsifies maps, above all adapted ones: "

@@ -8,6 +8,7 @@ from anomalib.deploy import CompressionType, ExportType
 
 from dual_image_clip.export.detector import ExportableDetector, require_exportable
 from dual_image_clip.prediction import OutputError, OutputFolder
+from dual_image_clip.threshold_file import Limits
 from dual_image_clip.torch_model import DualImageCLIPModel
 
 # Where anomalib writes: weights/<kind of file>/<name> and one of these.
@@ -27,11 +28,13 @@ class ExportsDetector:
         model: The model.
         pre_processor: Its ``transform`` becomes part of the file.
         post_processor: Becomes part of the file.
+        limits: The thresholds that the model was given.
     """
 
     model: DualImageCLIPModel
     pre_processor: Any
     post_processor: Any
+    limits: Limits
 
     def complete(self) -> None:
         """Gives the model its text embeddings and golden images, which it otherwise gets when a run begins."""
@@ -136,6 +139,8 @@ class ExportsDetector:
         compression_type: CompressionType | None = None,
     ) -> Path:
         """Has the files written beside their place, so that an export that fails leaves those of an earlier one."""
+        # Where the file is run, there are golden images alone.
+        self.limits.require_num_references(0)
         require_exportable(self.model, self.pre_processor, export_type, input_size, compression_type)
         folder = OutputFolder(Path(export_root) / "weights" / export_type.value)
         names = [f"{model_file_name}{suffix}" for suffix in _SUFFIXES[export_type]]

@@ -16,7 +16,7 @@ from dual_image_clip.hooks.messages import PlainOutput
 from dual_image_clip.hooks.metrics import PaperEvaluator, paper_metrics
 from dual_image_clip.hooks.one_evaluation import ScoresOnce
 from dual_image_clip.hooks.photo_data import PhotoFolder, read_item
-from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores
+from dual_image_clip.hooks.post_processing import LabelFreePostProcessor, pixel_scores, robust_limit
 from dual_image_clip.hooks.pre_processing import clip_pre_processor
 from dual_image_clip.hooks.progress_bar import PhotoProgressBar
 from dual_image_clip.hooks.sample_order import shuffle_samples
@@ -49,6 +49,7 @@ __all__ = [
     "predict_whole_folders",
     "read_item",
     "require_enough_images",
+    "robust_limit",
     "shuffle_samples",
     "tell_mistakes_early",
 ]

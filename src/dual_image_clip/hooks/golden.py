@@ -1,5 +1,6 @@
 """Golden samples: a few images known to be good, with which every image is compared."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -59,6 +60,15 @@ class GoldenImages:
         if source is not None:
             _require_wanted(k_shot, source)
             self._draw(image_paths(source), f"few_shot_source={str(source)!r}")
+
+    @property
+    def digest(self) -> str | None:
+        """Of the files of the images chosen so far, by which sets of them are told apart; ``None`` without any."""
+        if not self.paths:
+            return None
+        files = map(file_of, self.paths)
+        digests = [(hashlib.sha256(file.read_bytes()).hexdigest(), page) for file, page in files]
+        return hashlib.sha256(repr(sorted(digests)).encode()).hexdigest()
 
     def choose(self, datamodule: Any) -> None:
         """Draws from the good images of a training set, unless there was a folder.

@@ -201,8 +201,12 @@ class LabelFreePostProcessor(PostProcessor):
         Returns:
             The maps where there is a threshold for them, else :func:`pixel_scores`.
         """
-        has_own = self.map_threshold is not None or not torch.isnan(self.pixel_threshold)
-        return maps if has_own else pixel_scores(scores, maps)
+        return maps if self.has_pixel_threshold else pixel_scores(scores, maps)
+
+    @property
+    def has_pixel_threshold(self) -> bool:
+        """Whether pixels have a threshold of their own, a given one or ground truth's."""
+        return self.map_threshold is not None or not bool(torch.isnan(self.pixel_threshold))
 
     def can_label(self) -> bool:
         """Whether there is a threshold at this moment: a given one, ground truth's, or enough images for the rule."""

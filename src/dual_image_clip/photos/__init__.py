@@ -4,7 +4,15 @@
 """
 
 from dual_image_clip.photos.formats import is_photo, why_not
-from dual_image_clip.photos.listing import RECORD_NAME, PhotoList, UnusableFile, find_photos, require_photos
+from dual_image_clip.photos.in_memory import TooManyPixelsError, nowhere, read_bytes
+from dual_image_clip.photos.listing import (
+    RECORD_NAME,
+    PhotoList,
+    UnusableFile,
+    find_photos,
+    photo_files,
+    require_photos,
+)
 from dual_image_clip.photos.reading import (
     PhotoReader,
     UnusableImageError,
@@ -20,6 +28,7 @@ __all__ = [
     "RECORD_NAME",
     "PhotoList",
     "PhotoReader",
+    "TooManyPixelsError",
     "UnusableFile",
     "UnusableImageError",
     "decoding",
@@ -27,8 +36,11 @@ __all__ = [
     "find_photos",
     "image_to_tensor",
     "is_photo",
+    "nowhere",
     "open_photo",
+    "photo_files",
     "photo_size",
+    "read_bytes",
     "read_mask",
     "require_photos",
     "why_not",

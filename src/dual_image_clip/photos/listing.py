@@ -61,8 +61,8 @@ def find_photos(source: str | Path) -> PhotoList:
         msg = f"there is no folder or file {source}"
         raise FileNotFoundError(msg)
     found = PhotoList([], [], [])
-    for path in _files(source, found) if source.is_dir() else [source]:
-        if not is_photo(path.suffix) and why_not(path.suffix) is None:
+    for path in photo_files(source, found) if source.is_dir() else [source]:
+        if not _is_known(path):
             continue
         try:
             require_file(path)
@@ -93,8 +93,21 @@ def require_photos(listing: PhotoList, source: str | Path) -> list[str]:
     return listing.photos
 
 
-def _files(folder: Path, found: PhotoList) -> Iterator[Path]:
-    """Files of a folder and its subfolders in the order of their names, each folder once."""
+def _is_known(path: Path) -> bool:
+    """Whether a file is a photo by its name, be it one of those that can only be refused."""
+    return is_photo(path.suffix) or why_not(path.suffix) is not None
+
+
+def photo_files(folder: Path, found: PhotoList) -> Iterator[Path]:
+    """Names the files of a folder and its subfolders that are photos by their names; none of them is opened.
+
+    Args:
+        folder: The folder.
+        found: Is told which folders cannot be searched, and which hold results.
+
+    Yields:
+        Files in the order of their names, those of each folder once.
+    """
     seen: set[str] = set()
 
     def pass_over(error: OSError) -> None:
@@ -113,7 +126,7 @@ def _files(folder: Path, found: PhotoList) -> Iterator[Path]:
             folders.clear()
             continue
         folders.sort()
-        yield from (Path(name) / each for each in sorted(files))
+        yield from filter(_is_known, (Path(name) / each for each in sorted(files)))
 
 
 def _pages(path: Path) -> list[str]:

@@ -71,7 +71,7 @@ class UnusableImageError(ValueError):
 class KnowsPhotos(Protocol):
     """Something that was made for some photos and not for others, such as regions of inspection."""
 
-    def require_fits(self, size: tuple[int, int], name: str | Path) -> None:
+    def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
         """Raises an :class:`UnusableImageError` for a photo of some height, width and name that it is not made for."""
 
 
@@ -116,14 +116,14 @@ class PhotoReader:
         self.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         return pixels
 
-    def require_shape(self, size: tuple[int, int], name: str | Path = "image") -> None:
+    def require_shape(self, size: tuple[int, int], name: str | Path | None) -> None:
         """Refuses an image that is smaller than a patch, or a strip that would be cut into too many tiles.
 
         A smaller one, enlarged, would be scored on nothing.
 
         Args:
             size: Its height and width in pixels.
-            name: What its user calls the image.
+            name: What its user calls the image; ``None`` where it has no name.
 
         Raises:
             UnusableImageError: A side is shorter, one is more than 64 times the other, or the regions do not fit.
@@ -131,10 +131,10 @@ class PhotoReader:
         height, width = size
         if height < self.patch_size[0] or width < self.patch_size[1]:
             reason = f"has {height}×{width} pixels, less than one {self.patch_size[0]}×{self.patch_size[1]} patch"
-            raise UnusableImageError(name, reason)
+            raise UnusableImageError(name or "image", reason)
         if max(size) > _MOST_TILES * min(size):
             reason = f"has {height}×{width} pixels, more than {_MOST_TILES} square tiles: cut it into parts"
-            raise UnusableImageError(name, reason)
+            raise UnusableImageError(name or "image", reason)
         if self.regions is not None:
             self.regions.require_fits(size, name)
 

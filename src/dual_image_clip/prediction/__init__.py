@@ -1,7 +1,7 @@
 """A folder in, an answer out: the ranked list and the report that a prediction writes beside its heatmaps."""
 
 from dual_image_clip.prediction.collecting import CollectsPredictions
-from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
+from dual_image_clip.prediction.heatmaps import HeatmapVisualizer, encoded, sixteen_bits
 from dual_image_clip.prediction.outlines import draw_outlines
 from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
 from dual_image_clip.prediction.picture_names import PNG, picture_names
@@ -10,6 +10,7 @@ from dual_image_clip.prediction.products import put_together, settings_together
 from dual_image_clip.prediction.report import PredictionReport
 from dual_image_clip.prediction.result_files import ANNOTATIONS_NAME, CSV_NAME, DEFECTS_NAME, REPORT_NAME, ResultFiles
 from dual_image_clip.prediction.settings import settings_of
+from dual_image_clip.prediction.single import draw_heatmap
 from dual_image_clip.prediction.sketch import ColourScale, Sketch, common_scale, draw_overlay, make_sketch
 
 __all__ = [
@@ -31,8 +32,10 @@ __all__ = [
     "Sketch",
     "common_scale",
     "decide",
+    "draw_heatmap",
     "draw_outlines",
     "draw_overlay",
+    "encoded",
     "make_sketch",
     "on_one_line",
     "picture_names",
@@ -41,5 +44,6 @@ __all__ = [
     "rank",
     "settings_of",
     "settings_together",
+    "sixteen_bits",
     "write_csv",
 ]

@@ -211,7 +211,7 @@ class HeatmapVisualizer(ImageVisualizer):
                 self._waiting[photo] = scored
         if self.maps_dir:
             map_name = self._map_names.setdefault(photo, picture_name(photo, formats=PNG))
-            self._maps.write(map_name, encoded(_sixteen_bits(item.anomaly_map, size), map_name))  # type: ignore[arg-type]
+            self._maps.write(map_name, encoded(sixteen_bits(item.anomaly_map, size), map_name))  # type: ignore[arg-type]
 
     def _defects_of(self, scored: _Scored, post_processor: LabelFreePostProcessor) -> tuple[Defect, ...]:
         return defects_of(post_processor, *scored, min_area=self.min_area)
@@ -252,7 +252,15 @@ def _item(values: Tensor | None, index: int) -> Tensor | None:
     return None if values is None else values[index].cpu()
 
 
-def _sixteen_bits(anomaly_map: Tensor, size: tuple[int, int]) -> Image.Image:
-    """An anomaly map ``(h, w)`` in 0..1 as a grey picture of another height and width."""
+def sixteen_bits(anomaly_map: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Draws an anomaly map for programs.
+
+    Args:
+        anomaly_map: Values in 0..1, ``(h, w)``.
+        size: Height and width of the picture.
+
+    Returns:
+        Grey picture of 16 bits, 65535 for 1.
+    """
     full = F.interpolate(anomaly_map[None, None], size, mode="bilinear")[0, 0]
     return Image.fromarray(full.clamp(0, 1).mul(_SIXTEEN_BITS).round().numpy().astype("uint16"))

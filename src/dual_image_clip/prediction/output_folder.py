@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,6 +113,34 @@ class OutputFolder:
                 yield Path(unfinished)
         finally:
             self.release()
+
+    @contextmanager
+    def replacing(self, names: Sequence[str]) -> Iterator[Path]:
+        """Replaces files, whoever has written them; those of an earlier run still count as such.
+
+        Args:
+            names: Files that are there, relative to the folder, in the order in which they are replaced.
+
+        Yields:
+            An empty folder beside them, for the files that take their place.
+
+        Raises:
+            OutputError: Another run is writing to the folder, or nothing can be written.
+        """
+        try:
+            with _writing_to(self.folder):
+                if (self.folder / LOCK_NAME).exists():
+                    self._take_lock()
+                noted = self._noted()
+                own = {name for name in names if _digest(self.folder / name) in noted.get(name, ())}
+                with TemporaryDirectory(prefix=_UNFINISHED[0], suffix=_UNFINISHED[1], dir=self.folder) as unfinished:
+                    yield Path(unfinished)
+                    for name in names:
+                        if name in own:
+                            self._note(name, _digest(Path(unfinished) / name))
+                        (Path(unfinished) / name).replace(self.folder / name)
+        finally:
+            self._free_lock()
 
     def write(self, name: str, write: Callable[[Path], object]) -> bool:
         """Writes a file as a whole or not at all; one that cannot be written is added to ``failures``.

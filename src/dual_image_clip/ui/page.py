@@ -1,15 +1,20 @@
 """The layout of the page, and what happens when something on it is pressed or moved."""
 
+import html
 import tempfile
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from dual_image_clip.class_names import require_class_name
+from dual_image_clip.golden_memory import GoldenMemory
+from dual_image_clip.photos import UnusableImageError
 from dual_image_clip.prediction import CSV_NAME, Outcome, write_csv
-from dual_image_clip.ui.results import TABLE_HEADER, gallery, problem, relabel, summary, table
+from dual_image_clip.threshold_file import ThresholdFileError
+from dual_image_clip.ui.results import TABLE_HEADER, gallery, golden_samples, problem, relabel, summary, table
 from dual_image_clip.ui.scorer import Scorer
 
 TITLE = "dual-image-clip"
@@ -23,8 +28,11 @@ MOST_IMAGES = 200
 NOTHING_SCORED = "Score some images first."
 _INTRODUCTION = (
     f"# {TITLE}\nFinds the images, and the places in them, that look unlike the rest: no training, no good samples. "
-    "Eight images or more of the same product work best."
+    "Eight images or more of the same product work best. Is a good one called anomalous? Click on it and accept it: "
+    "all are compared with it from then on."
 )
+_ACCEPT = "Accept as good"
+_ACCEPTED_NAME = "accepted.zip"
 _FORGET_AFTER = 3600
 
 
@@ -39,7 +47,7 @@ def build_page(scorer: Scorer) -> gr.Blocks:
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_FORGET_AFTER, _FORGET_AFTER)) as page:
         gr.Markdown(_INTRODUCTION)
-        state = gr.State(time_to_live=_FORGET_AFTER)
+        state, scored, selected, memory = (gr.State(time_to_live=_FORGET_AFTER) for _ in range(4))
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 files = gr.File(label="Images", file_count="multiple", height=180, elem_id="files")
@@ -51,7 +59,7 @@ def build_page(scorer: Scorer) -> gr.Blocks:
                 threshold = gr.Slider(
                     0,
                     1,
-                    value=1,
+                    value=_shown_threshold(scorer.threshold),
                     step=0.001,
                     label="Threshold",
                     info="Images with a score above it are anomalous.",
@@ -74,29 +82,69 @@ def build_page(scorer: Scorer) -> gr.Blocks:
                     buttons=["download", "fullscreen"],
                     elem_id="pictures",
                 )
+                with gr.Row():
+                    accept = gr.Button(_ACCEPT, interactive=False, elem_id="accept")
+                    accepted = gr.DownloadButton("Download accepted images", interactive=False, elem_id="accepted")
+                golden = gr.HTML(golden_samples(scorer.num_golden, 0), elem_id="golden")
                 rows = gr.Dataframe(headers=list(TABLE_HEADER), label="Scores", interactive=False, elem_id="rows")
 
         def show(outcome: Outcome, opaque: float) -> dict[Any, Any]:
-            said, csv_file = summary(outcome), None
-            try:
-                csv_file = _csv_file(outcome)
-            except OSError as error:
-                # The scores are shown all the same.
-                said += f"<br>{problem(f'There is no CSV: {error.strerror or error}.')}"
+            csv_file, trouble = _try_to_write(lambda: _csv_file(outcome), "CSV")
             return {
                 state: outcome,
-                message: said,
+                message: summary(outcome) + trouble,
                 pictures: gallery(outcome, opaque),
                 rows: table(outcome),
                 download: gr.DownloadButton(value=csv_file, interactive=bool(csv_file and outcome.predictions)),
             }
 
-        def score(paths: Sequence[str] | None, name: str, opaque: float, progress: Any = gr.Progress()) -> Any:  # noqa: B008
+        def score(
+            paths: Sequence[str] | None,
+            name: str,
+            opaque: float,
+            own: GoldenMemory | None,
+            progress: Any = gr.Progress(),  # noqa: B008
+        ) -> Any:
             mistake = find_mistake(paths, name)
             if mistake or not paths:
                 return {message: problem(mistake)}
-            outcome = scorer(paths, name, progress)
-            return {**show(outcome, opaque), threshold: _initial_threshold(outcome)}
+            try:
+                outcome = scorer(paths, name, progress, own)
+            except ThresholdFileError as error:
+                return {message: problem(f"{error}.")}
+            return {
+                **show(outcome, opaque),
+                threshold: _shown_threshold(outcome.threshold),
+                scored: paths,
+                **select(None),
+                golden: _say_golden(scorer, own),
+            }
+
+        def select(name: str | None) -> dict[Any, Any]:
+            return {
+                selected: name,
+                accept: gr.Button(f"{_ACCEPT}: {name}" if name else _ACCEPT, interactive=name is not None),
+            }
+
+        def click(outcome: Outcome | None, event: gr.SelectData) -> Any:
+            return select(outcome.predictions[event.index].path if outcome else None)
+
+        def accept_selected(paths: Sequence[str] | None, name: str | None, own: GoldenMemory | None) -> Any:
+            if paths is None or name is None:
+                return {message: problem(NOTHING_SCORED)}
+            own = scorer.own_golden() if own is None else own
+            try:
+                is_new = scorer.accept(own, paths, name)
+            except UnusableImageError as error:
+                return {message: problem(f"Not accepted: {name} {error.reason}.")}
+            zip_file, trouble = _try_to_write(lambda: _zip_file(own), "file to download")
+            what = "now: press Score to compare the images with it" if is_new else "already"
+            return {
+                message: f"{html.escape(name)} is a golden sample {what}.{trouble}",
+                memory: own,
+                golden: _say_golden(scorer, own),
+                accepted: gr.DownloadButton(value=zip_file, interactive=bool(zip_file and own.accepted)),
+            }
 
         def move_threshold(outcome: Outcome | None, limit: float, opaque: float) -> Any:
             return show(relabel(outcome, limit), opaque) if outcome else {message: problem(NOTHING_SCORED)}
@@ -108,8 +156,16 @@ def build_page(scorer: Scorer) -> gr.Blocks:
         gr.on(
             [button.click, class_name.submit],
             score,
-            [files, class_name, opacity],
-            [*shown, threshold],
+            [files, class_name, opacity, memory],
+            [*shown, threshold, scored, selected, accept, golden],
+            concurrency_limit=1,
+            show_progress_on=[message],
+        )
+        pictures.select(click, [state], [selected, accept], show_progress="hidden")
+        accept.click(
+            accept_selected,
+            [scored, selected, memory],
+            [message, memory, golden, accepted],
             concurrency_limit=1,
             show_progress_on=[message],
         )
@@ -143,12 +199,39 @@ def find_mistake(paths: Sequence[str] | None, class_name: str) -> str:
     return ""
 
 
-def _initial_threshold(outcome: Outcome) -> float:
-    return 1.0 if outcome.threshold is None else round(outcome.threshold, 3)
+def _shown_threshold(limit: float | None) -> float:
+    return 1.0 if limit is None else round(limit, 3)
+
+
+def _say_golden(scorer: Scorer, own: GoldenMemory | None) -> str:
+    if own is None:
+        return golden_samples(scorer.num_golden, 0)
+    return golden_samples(len(own) - len(own.accepted), len(own.accepted))
+
+
+def _try_to_write(write: Callable[[], str], what: str) -> tuple[str | None, str]:
+    """A file, or HTML that says why there is none; what was computed is shown all the same."""
+    try:
+        return write(), ""
+    except OSError as error:
+        return None, f"<br>{problem(f'There is no {what}: {error.strerror or error}.')}"
 
 
 def _csv_file(outcome: Outcome) -> str:
-    # Gradio's own folder, which goes when the server does.
-    path = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder())) / CSV_NAME
+    path = _new_folder() / CSV_NAME
     write_csv(outcome, path)
     return str(path)
+
+
+def _zip_file(golden: GoldenMemory) -> str:
+    path = _new_folder() / _ACCEPTED_NAME
+    # PNG is compressed.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, picture in golden.accepted.items():
+            archive.writestr(name, picture)
+    return str(path)
+
+
+def _new_folder() -> Path:
+    # In Gradio's own folder, which goes when the server does.
+    return Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))

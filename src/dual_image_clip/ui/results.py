@@ -65,6 +65,19 @@ def summary(outcome: Outcome) -> str:
     return "<br>".join(lines)
 
 
+def golden_samples(num_own: int, num_accepted: int) -> str:
+    """Says in HTML with how many golden samples images are compared.
+
+    Args:
+        num_own: Those that everybody begins with.
+        num_accepted: Those that were accepted on the page.
+    """
+    lines = [f"<strong>{num_own + num_accepted} golden sample{'' if num_own + num_accepted == 1 else 's'}.</strong>"]
+    if num_accepted:
+        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew.")
+    return " ".join(lines)
+
+
 def problem(text: str) -> str:
     """A message in HTML that something has to be put right first.
 

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dual_image_clip.lightning_model import DualImageCLIP
 
-_LARGEST_PORT = 65_535
 # A hard limit for what is written to disk; the page itself refuses less, by name, and scores the others.
 _MOST_UPLOADED_BYTES = "500mb"
 # What a browser is allowed to load: this server's own files, and pictures made in the page.
@@ -31,30 +29,6 @@ def require_gradio() -> None:
     if importlib.util.find_spec("gradio") is None:
         msg = "the page needs Gradio: pip install 'dual-image-clip[ui]'"
         raise ValueError(msg)
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Tells early whether the server will be able to listen.
-
-    Args:
-        host: Address or name of a network interface of this machine.
-        port: Port.
-
-    Raises:
-        ValueError: The port is in use or reserved, or there is no such interface.
-    """
-    if not 0 < port <= _LARGEST_PORT:
-        msg = f"--port {port} is not in 1..{_LARGEST_PORT}"
-        raise ValueError(msg)
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        msg = f"cannot listen on --host {host} --port {port}: {reason}; choose another --port or --host"
-        raise ValueError(msg) from error
 
 
 def serve(model: "DualImageCLIP", host: str, port: int, announce: Callable[[str], object]) -> None:

@@ -1,6 +1,7 @@
 """Uploaded files: which of them are images that can be scored."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,3 +48,19 @@ def display_names(paths: Sequence[str | Path]) -> list[str]:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return names
+
+
+def find_upload(paths: Sequence[str | Path], name: str) -> str | None:
+    """Finds the upload that is shown under a name.
+
+    Args:
+        paths: Uploaded files.
+        name: One of :func:`display_names`, with ``#2`` behind it for the second page of a file.
+
+    Returns:
+        File, with its page; ``None`` where there is none.
+    """
+    for path, shown in zip(paths, display_names(paths), strict=True):
+        if found := re.fullmatch(f"{re.escape(shown)}(#[0-9]+)?", name):
+            return f"{path}{found[1] or ''}"
+    return None
