@@ -2,12 +2,13 @@
 
 import argparse
 import traceback
+from collections.abc import Iterator
 
 from dual_image_clip.commands.errors import FAILED, INTERRUPTED, CommandError
 from dual_image_clip.commands.model import load_model
-from dual_image_clip.commands.output import say, tell
+from dual_image_clip.commands.output import tell
 from dual_image_clip.commands.products import Product, Products, all_failed, find_products
-from dual_image_clip.commands.scoring import picture_folders, require_output, say_early_end, say_files, score_folder
+from dual_image_clip.commands.scoring import early_end, give_outcome, picture_folders, require_output, score_folder
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction import (
     CollectsPredictions,
@@ -57,8 +58,7 @@ def run(options: argparse.Namespace) -> int:
         files.write_report(results.outcome, settings_together(results.settings))
     finally:
         files.release()
-    results.say()
-    say_files(files.written)
+    give_outcome(options, results.outcome, files.written, results.summary(), failures=results.failures)
     if interrupted:
         return INTERRUPTED
     return FAILED if results.failures or files.failures or results.pictures_failed else 0
@@ -156,17 +156,17 @@ class _Results:
         """Tells at once that a product could not be scored."""
         tell(f"{name} could not be scored: {self.failures[name]}", style="bold red")
 
-    def say(self) -> None:
-        """Says a line or two for each product."""
+    def summary(self) -> Iterator[str]:
+        """A line or two for each product."""
         outcome = self.outcome
-        say(f"{len(self._outcomes)} products, {len(outcome.predictions)} images, {outcome.num_anomalous} anomalous")
-        say_early_end(outcome)
+        yield f"{len(self._outcomes)} products, {len(outcome.predictions)} images, {outcome.num_anomalous} anomalous"
+        yield from early_end(outcome)
         for name, part in self._outcomes.items():
             labels = f"{part.num_anomalous} anomalous"
             if part.thresholds[name] is None:
                 labels = "too few to call any normal or anomalous without a threshold"
-            say(f"{on_one_line(name)}: {len(part.predictions)} images, {labels}")
+            yield f"{on_one_line(name)}: {len(part.predictions)} images, {labels}"
             for each in part.predictions[:1]:
-                say(f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}")
+                yield f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}"
         for name, reason in self.failures.items():
-            say(f"{on_one_line(name)}: failed: {reason}")
+            yield f"{on_one_line(name)}: failed: {reason}"
