@@ -123,8 +123,7 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
     assert images[0]["alt"] == "spoilt_000.png"
     assert "deeper/plate_003.png" in [image["alt"] for image in images]
     links = [tag.get(key, "") for _, tag in pictures.tags for key in ("src", "href") if tag.get(key)]
-    large = {f"images/{quote(name)}" for name in drawn[0]}
-    large |= {f"../photos/{quote(name)}" for name in drawn[0]}
+    large = {f"{folder}/{quote(name)}" for folder in ("images", "../photos") for name in drawn[0]}
     assert large <= set(links)
     assert all(link in large or link.startswith(("data:image/jpeg;base64,", "#")) for link in links)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//|@import|url\(", page)
