@@ -83,7 +83,7 @@ def _options(path: Path, product: str, said: Any) -> dict[str, Any]:
             msg = f"{place} has a key {key!r}; {hint}"
             raise CommandError(msg)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(_Said), said)
+        merged: Any = OmegaConf.merge(OmegaConf.structured(_Said), said)
         values = {str(key): merged[key] for key in said}
         wrong = next((key for key, value in values.items() if not _is_in_range(key, value)), None)
     except OmegaConfBaseException as error:
