@@ -249,7 +249,7 @@ def test_debug_shows_where_a_mistake_was_found(workspace, capfd):
     assert main(["predict", "nowhere", *NAME, "--debug"]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert any("in _check" in line for line in lines)
+    assert any("in run" in line for line in lines)
     assert lines[-1] == "dual-image-clip: error: there is no folder nowhere"
 
 
