@@ -74,9 +74,8 @@ def test_own_command(spoilt_photos):
             "  SCORE  anomalous  photos/spoilt_000.png",
             "  SCORE  normal  photos/plate_N.png",
             "  SCORE  normal  photos/plate_N.png",
-            "Report:  out/report.html",
-            "List:    out/predictions.csv",
-            "Defects: out/defects.csv",
+            "Results: out/report.html, out/predictions.csv, out/defects.csv, out/annotations.json; "
+            "heatmaps: out/images",
         ]
     )
     assert err == "\n".join([DEMO, "Predicting BAR 13/13", UNUSABLE.format("photos")])

@@ -3,12 +3,14 @@
 import argparse
 import os
 import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dual_image_clip.commands.errors import FAILED, CommandError
 from dual_image_clip.commands.model import add_class_name, add_model_arguments, load_model, require_words
-from dual_image_clip.commands.output import say, tell
+from dual_image_clip.commands.output import add_json, give_result, tell
 from dual_image_clip.conformal import TooFewPhotosError, require_enough
 from dual_image_clip.presets import BEST
 from dual_image_clip.threshold_file import Calibration, ThresholdFileError, read_threshold_file
@@ -56,6 +58,7 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="where to write; an earlier file of thresholds is replaced (default: %(default)s)",
     )
+    add_json(command)
     add_model_arguments(command)
 
 
@@ -87,7 +90,10 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         msg = f"cannot write --output {options.output}: {error.strerror or error}"
         raise CommandError(msg, FAILED) from error
-    _summarise(found, options.output)
+    last = f"Thresholds: {options.output}"
+    if options.json:
+        tell(last)
+    give_result([*_summary(found), last], {**asdict(found), "file": str(options.output)}, options.json)
     return 0
 
 
@@ -157,16 +163,15 @@ def _calibrate(options: argparse.Namespace, photos: list[str]) -> Calibration:
             raise CommandError(str(error), FAILED) from error
 
 
-def _summarise(found: Calibration, output: Path) -> None:
+def _summary(found: Calibration) -> Iterator[str]:
     golden, references = found.settings["k_shot"], found.settings["num_references"]
     kinds = [f"{golden} golden photo(s)"] * bool(golden) + [f"{references} other(s)"] * bool(references)
     against = f"against {' and '.join(kinds)}" if kinds else "by text"
     counted = "" if found.counted == found.photos else f"; {found.counted} of them, independent of each other, count"
-    say(f"{found.photos} good photos scored {against}{counted}")
+    yield f"{found.photos} good photos scored {against}{counted}"
     for path, score in found.suspicious:
-        say(f"Looks defective: {score:.3f} (median {found.median:.3f}) {path}; look at it, and remove it if it is")
-    say(
+        yield f"Looks defective: {score:.3f} (median {found.median:.3f}) {path}; look at it, and remove it if it is"
+    yield (
         f"Above {found.threshold:g} a photo is anomalous, above {found.map_threshold:g} a pixel: each expected of at "
         f"most {found.false_alarm_rate:.3g} of good photos"
     )
-    say(f"Thresholds: {output}")

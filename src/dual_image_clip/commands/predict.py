@@ -2,7 +2,7 @@
 
 import argparse
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,14 @@ from dual_image_clip.commands.model import (
     load_model,
     require_words,
 )
-from dual_image_clip.commands.output import say
+from dual_image_clip.commands.output import add_json
 from dual_image_clip.commands.products import add_product_arguments, has_products
 from dual_image_clip.commands.scoring import (
     DEFAULT_OUTPUT,
+    early_end,
+    give_outcome,
     picture_folders,
     require_output,
-    say_early_end,
-    say_files,
     score_folder,
 )
 
@@ -78,6 +78,7 @@ def add(commands: Any) -> None:
         help="also write the anomaly map of each photo into DIR/maps: a grey 16-bit PNG of the photo's own size, in "
         "which 65535 stands for 1, the most anomalous",
     )
+    add_json(command)
     add_decision_arguments(command)
     add_model_arguments(command)
 
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
     if report.outcome is None or not report.outcome.predictions:
         msg = f"no image in {options.folder} could be scored, see {options.output / 'report.html'}"
         raise CommandError(msg, FAILED)
-    _summarise(report.outcome, report.written)
+    give_outcome(options, report.outcome, report.written, _summary(report.outcome))
     if interrupted:
         return INTERRUPTED
     return FAILED if report.failures or heatmaps.failures else 0
@@ -140,15 +141,14 @@ def _find_photos(folder: Path) -> list[str]:
         raise CommandError(str(error)) from error
 
 
-def _summarise(outcome: "Outcome", written: Mapping[str, Path]) -> None:
+def _summary(outcome: "Outcome") -> Iterator[str]:
     from dual_image_clip.prediction import on_one_line
 
     labels = f"{outcome.num_anomalous} anomalous"
     if outcome.threshold is None:
         labels = "too few to call any normal or anomalous without --threshold"
-    say(f"{len(outcome.predictions)} images, {labels}")
-    say_early_end(outcome)
-    say("Most suspicious:")
+    yield f"{len(outcome.predictions)} images, {labels}"
+    yield from early_end(outcome)
+    yield "Most suspicious:"
     for each in outcome.predictions[:_TOP]:
-        say(f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}")
-    say_files(written)
+        yield f"  {each.score:.3f}  {each.label}  {on_one_line(each.path)}"

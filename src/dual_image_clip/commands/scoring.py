@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dual_image_clip.commands.errors import FAILED, CommandError
 from dual_image_clip.commands.model import quieten
-from dual_image_clip.commands.output import say
+from dual_image_clip.commands.output import give_result, tell
 
 if TYPE_CHECKING:
     from dual_image_clip.prediction import CollectsPredictions, Outcome
@@ -94,16 +94,36 @@ def score_folder(model: Any, folder: Path, output: Path, collects: "CollectsPred
         raise KeyboardInterrupt from None
 
 
-def say_early_end(outcome: "Outcome") -> None:
+def early_end(outcome: "Outcome") -> list[str]:
     """Says how many files were not looked at, where there are any."""
-    if outcome.num_left_out:
-        say(f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at.")
+    if not outcome.num_left_out:
+        return []
+    return [f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at."]
 
 
-def say_files(written: Mapping[str, Path]) -> None:
-    """Says where report, list and defects are."""
-    from dual_image_clip.prediction import CSV_NAME, DEFECTS_NAME, REPORT_NAME
+def files_line(written: Mapping[str, Path], pictures: Path) -> str:
+    """Says what was written where, report first, in one line."""
+    from dual_image_clip.prediction import REPORT_NAME
 
-    for title, name in (("Report:  ", REPORT_NAME), ("List:    ", CSV_NAME), ("Defects: ", DEFECTS_NAME)):
-        if name in written:
-            say(f"{title}{written[name]}")
+    names = sorted(written, key=lambda name: name != REPORT_NAME)
+    return f"Results: {', '.join(str(written[name]) for name in names)}; heatmaps: {pictures}"
+
+
+def give_outcome(
+    options: argparse.Namespace, outcome: "Outcome", written: Mapping[str, Path], lines: Iterable[str], **more: Any
+) -> None:
+    """Writes the result, for people or for machines.
+
+    Args:
+        options: Arguments of ``predict``.
+        outcome: What was found.
+        written: Files that were written, by name.
+        lines: For people, what comes before the line of files.
+        **more: What machines are told besides.
+    """
+    from dual_image_clip.records import outcome_record
+
+    last = files_line(written, picture_folders(options)[0])
+    if options.json:
+        tell(last)
+    give_result([*lines, last], {**outcome_record(outcome, written), **more}, options.json)
