@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,41 +16,16 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from dual_image_clip.prediction import Outcome
 from dual_image_clip.ui.page import build_page, find_mistake
+from tests.browser import find_chromium, start_chromium
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.ui.canned import CannedScorer
 
 PATIENCE = 60
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1300",
-]
-# Whatever is not this machine has no address, so a page that needed it would not work.
-LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-
-
-def find_chromium() -> tuple[str, str]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary and driver:
-        return binary, driver
-    reason = "there is no Chromium or no chromedriver; on Debian: apt-get install chromium chromium-driver"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +57,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    binary, driver = find_chromium()
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
     downloads = tmp_path_factory.mktemp("downloads")
-    for flag in (*FLAGS, LOOPBACK_ONLY, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=Service(driver))
+    chromium = start_chromium(tmp_path_factory.mktemp("profile"), downloads)
     chromium.downloads = downloads
     yield chromium
     chromium.quit()
