@@ -115,7 +115,7 @@ def test_heatmaps_outline_what_the_engine_masks(follows, shapes, workspace):
     batches = make_engine(workspace).predict(model=model, data_path=workspace / "photos")
     assert {bool(batch.pred_label) for batch in batches} == {True, False}
     for batch in batches:
-        (name,) = (f"{Path(path).name}" for path in batch.image_path)
+        name = Path(batch.image_path[0]).name
         lines = outlined(Path("images") / (name if name.endswith((".png", ".jpg", ".tif")) else f"{name}.png"))
         assert lines.any() == bool(batch.pred_label)
         if lines.any():
