@@ -364,3 +364,18 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     with pytest.raises(UnusableImageError, match=r"broken\.png cannot be read"):
         StreamingDetector(make_model())(tmp_path / "broken.png")
+
+
+def test_pixels_are_known_by_the_name_of_their_file(tmp_path):
+    """Of somebody who has read the file, such as for a picture of what was found."""
+    for folder, name in (("masks", "a.png"), ("good", "good.png")):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (SIDE, SIDE), 255).save(tmp_path / folder / name)
+    arguments = {"regions": tmp_path / "masks", "k_shot": 1, "few_shot_source": tmp_path / "good"}
+    Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "masks" / "good.png")
+    detector = StreamingDetector(make_model(**arguments))
+    assert detector(some_image(1), "photos/a.png").num_references == 1
+    with pytest.raises(UnusableImageError, match=r"b\.png has no mask"):
+        detector(some_image(1), "b.png")
+    with pytest.raises(GoldenImageError, match=r"good\.png is to be scored, but it is among the golden images"):
+        detector(some_image(1), str(tmp_path / "good" / "good.png"))

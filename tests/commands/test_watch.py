@@ -162,8 +162,7 @@ def test_a_camera_is_scored_until_ctrl_c_which_lets_the_picture_in_hand_have_its
     assert "3 picture(s) scored" in said
 
 
-def test_a_reader_that_has_gone_is_told_in_one_line(workspace):
-    make_photos(workspace / "photos", normal=1, defective=0)
+def test_a_reader_that_has_gone_is_told_in_one_line():
     script = (
         "import sys; from dual_image_clip.commands import CommandError, watch\n"
         "sys.stdin.read()\n"

@@ -42,7 +42,6 @@ class Admission:
             return
         headers = Headers(scope=scope)
         body = _Body(receive, send, self._limits)
-        scope.setdefault("state", {})
         if _is_from_elsewhere(headers):
             await _refuse(403, "pages of other sites may not use this service")(scope, body.receive, body.send)
         elif self.inside >= self._limits.waiting:
@@ -103,7 +102,7 @@ def too_large(limits: Limits) -> str:
 
 
 def _refuse(status: int, detail: str, retry_after: str | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers=retry_after and {"Retry-After": retry_after})
+    return JSONResponse({"detail": detail}, status, headers={"Retry-After": retry_after} if retry_after else None)
 
 
 def _length(headers: Headers) -> int:

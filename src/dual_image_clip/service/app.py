@@ -1,5 +1,6 @@
 """The service's paths."""
 
+from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from dual_image_clip import __version__
 from dual_image_clip.service.admission import Admission
 from dual_image_clip.service.answers import GoldenSamples, Health, Problem, Scores
 from dual_image_clip.service.limits import MEGA, Limits
@@ -18,6 +18,8 @@ from dual_image_clip.service.scorer import RefusedError, ServiceScorer, Upload
 
 _LONGEST_NAME = 255
 _REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The request is no multipart/form-data, or ends too early"},
+    403: {"model": Problem, "description": "A page of another site has sent it"},
     408: {"model": Problem, "description": "Nothing of the request came any more"},
     413: {"model": Problem, "description": "Too many bytes or images, or too many pixels in one of them"},
     422: {"model": Problem, "description": "There is no image, or one that cannot be read; it is named"},
@@ -26,7 +28,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _Images = Annotated[list[UploadFile], File(description="One or more image files, such as PNG, JPEG or TIFF")]
 
 
-def create_app(scorer: ServiceScorer, limits: Limits) -> FastAPI:
+def create_app(scorer: ServiceScorer, limits: Limits) -> Admission:
     """Makes the service.
 
     Args:
@@ -37,15 +39,14 @@ def create_app(scorer: ServiceScorer, limits: Limits) -> FastAPI:
         An ASGI application.
     """
     # Its own pages of documentation would be loaded from the internet.
-    app = FastAPI(title="dual-image-clip", version=__version__, description=_description(limits), docs_url=None)
-    admission = None
-
-    def guarded(inner: Any) -> Admission:
-        nonlocal admission
-        admission = Admission(inner, limits)
-        return admission
-
-    app.add_middleware(guarded)
+    app = FastAPI(
+        title="dual-image-clip",
+        version=version("dual-image-clip"),
+        description=_description(limits),
+        docs_url=None,
+        redoc_url=None,
+    )
+    admission = Admission(app, limits)
     # Reading, decoding and scoring, of one request after the other, beside the loop that answers.
     turn = anyio.CapacityLimiter(1)
 
@@ -75,7 +76,7 @@ def create_app(scorer: ServiceScorer, limits: Limits) -> FastAPI:
     @app.get("/health", summary="Ask how the service is")
     async def health() -> Health:
         """Tells what the service scores with, and how many requests are waiting; at once, also while it scores."""
-        return Health(version=__version__, waiting=admission.inside if admission else 0, **scorer.describe())
+        return Health(version=version("dual-image-clip"), waiting=admission.inside, **scorer.describe())
 
     @app.get("/docs", include_in_schema=False)
     @app.get("/", include_in_schema=False)
@@ -86,7 +87,11 @@ def create_app(scorer: ServiceScorer, limits: Limits) -> FastAPI:
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"detail": _one_line(error)}, 422)
 
-    return app
+    @app.exception_handler(Exception)
+    async def fail(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the service has failed, and its log tells why"}, 500)
+
+    return admission
 
 
 def _description(limits: Limits) -> str:
@@ -125,5 +130,7 @@ async def _in_turn(turn: anyio.CapacityLimiter, work: Any) -> Any:
 
 def _one_line(error: RequestValidationError) -> str:
     """What a request lacks, without the lists that pydantic makes of it."""
-    found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
-    return f"{'; '.join(found)}; images are sent as multipart/form-data, in fields that are all called images"
+    first = error.errors()[0]
+    if first["loc"][0] == "body":
+        return "the request has no image files: send them as multipart/form-data, in fields that are all called images"
+    return f"{first['loc'][-1]}: {first['msg']}"

@@ -17,6 +17,8 @@ from dual_image_clip.records import score_record
 from dual_image_clip.threshold_file import ThresholdFileError
 from dual_image_clip.torch_model import EncodedImages
 
+_DIGITS = 6
+
 
 class Upload(NamedTuple):
     """An image that was sent.
@@ -110,10 +112,11 @@ class ServiceScorer:
 
     def describe(self) -> dict[str, Any]:
         """Says what it scores with: ``class_name``, ``backbone``, ``threshold`` and number of ``golden`` samples."""
-        limit = float(self._post_processor.current_threshold()) if self._post_processor.can_label() else None
+        known = self._post_processor.can_label()
+        limit = round(float(self._post_processor.current_threshold()), _DIGITS) if known else None
         return {
             "class_name": self._model.class_name,
-            "backbone": self._model.backbone.name,
+            "backbone": str(self._model.hparams["backbone"]),
             "threshold": limit,
             "golden": len(self._golden),
         }
