@@ -54,7 +54,7 @@ def test_only_what_is_said_is_read_and_paths_are_relative_to_the_file(file, tmp_
         ("products: {nut: {threshold: true}}", "nut.threshold is True; expected a number from 0 to 1, or a file"),
         ("products: {nut: {class_name: '${other}'}}", "nut.class_name is '${other}'; expected words"),
         ("products: {nut: metal nut}", "nut is 'metal nut'; expected keys such as class_name"),
-        ("products: {001: {class_name: nut}}", "products: 1 is read as a int: put quotes around it"),
+        ("products: {001: {class_name: nut}}", "products: 1 is no text to YAML: put quotes around it"),
         ("product: {nut: }", "expected one key, products"),
         ("products: [nut]", "expected one key, products"),
         ("", "expected one key, products"),

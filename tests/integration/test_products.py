@@ -8,8 +8,10 @@ import pytest
 
 from dual_image_clip import cli
 from dual_image_clip.prediction.sketch import make_sketch
+from dual_image_clip.threshold_file import Calibration
 from dual_image_clip.weights import EMBEDDED, backbone
 from tests.drawn_data import draw_plate, save
+from tests.helpers import tiny_model
 from tests.integration.commands import rows_of
 
 QUICK = ["--backbone", EMBEDDED, "--adaptation-steps", "0", "--image-size", "80"]
@@ -144,6 +146,19 @@ def test_mistakes_are_told_before_weights_are_loaded(arguments, said, products, 
     told = capsys.readouterr().err
     assert said in told.splitlines()[-1]
     assert told.count("dual-image-clip: error") == 1
+
+
+def test_thresholds_of_another_product_are_told_before_weights_are_loaded(products, workspace, monkeypatch, capsys):
+    settings = tiny_model(class_name="cable").score_settings
+    Calibration(0.3, 0.5, 0.01, 120, 120, 0.2, (), settings).save(workspace / "cable.json")
+    said = "{cable: {threshold: nowhere.json}, metal_nut: {threshold: cable.json}, pcb1: {golden: none}}"
+    (workspace / "products.yaml").write_text(f"products: {said}")
+    monkeypatch.setattr(backbone, "_create", None)
+    assert predict("--products", "products.yaml") == cli.WRONG_ARGUMENTS
+    told = capsys.readouterr().err
+    assert "cable: threshold file nowhere.json cannot be read" in told
+    assert "metal_nut: cable.json was made with class_name='cable', and here it is 'metal nut'" in told
+    assert "pcb1: --golden: there is no folder or file none" in told
 
 
 def test_where_no_photo_can_be_read_the_report_says_why(workspace, capsys):

@@ -61,7 +61,7 @@ def _products(path: Path) -> Mapping[str, Any]:
         raise CommandError(msg)
     for name in products:
         if not isinstance(name, str):
-            msg = f"--products {path}: products: {name!r} is read as a {type(name).__name__}: put quotes around it"
+            msg = f"--products {path}: products: {name!r} is no text to YAML: put quotes around it"
             raise CommandError(msg)
     return products
 
