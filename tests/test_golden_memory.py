@@ -159,12 +159,12 @@ def test_threads_may_accept_while_others_score():
 
 
 def literal_redundancy(samples: list[Tensor]) -> list[float]:
-    """Mean distance of each one's patches to the nearest patch of any other."""
+    """Largest distance of a patch of each one to the nearest patch of any other."""
     arrays = [each.numpy() for each in samples]
     found = []
     for index, ours in enumerate(arrays):
         others = np.concatenate(arrays[:index] + arrays[index + 1 :])
-        found.append(np.mean([min(1 - patch @ other for other in others) for patch in ours]))
+        found.append(max([min(1 - patch @ other for other in others) for patch in ours]))
     return found
 
 
@@ -280,6 +280,7 @@ def test_each_accepted_photo_has_the_region_of_its_name(tmp_path):
         assert detector.accept(tmp_path / "line" / name / "a.png")
     with pytest.raises(UnusableImageError, match="image has no name by which its mask"):
         detector.accept(photo(5))
+    assert detector.accept(photo(5), "two/a.png")
     detector.save_golden(tmp_path / "accepted")
     again = model_of(tmp_path / "accepted", regions=tmp_path / "masks")
     again.load_golden_images()

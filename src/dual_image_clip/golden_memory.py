@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -58,6 +59,8 @@ class GoldenMemory:
             self._samples = [_Sample(tokens) for tokens in model.model.golden_tokens]
         self._most = max(most, len(self._samples))
         self._count = 0
+        # Besides `SCORING`, so that nobody's score waits until it is found which sample leaves.
+        self._changing = Lock()
 
     def __len__(self) -> int:
         """Number of golden samples, the model's own included."""
@@ -86,14 +89,15 @@ class GoldenMemory:
         self._model.reader.require_shape((pixels.shape[-2], pixels.shape[-1]), name)
         tokens = encode_one(self._model, pixels, name).patches[0]
         picture = _as_png(pixels)
-        with SCORING:
+        with self._changing:
             if any(_are_same(tokens, each.tokens) for each in self._samples):
                 return False
             self._count += 1
             file = _file_name(shown or name or f"accepted_{self._count:04}", set(self.accepted))
-            self._samples.append(_Sample(tokens, file, picture))
-            if len(self._samples) > self._most:
-                del self._samples[most_redundant([each.tokens for each in self._samples])]
+            samples = [*self._samples, _Sample(tokens, file, picture)]
+            if len(samples) > self._most:
+                del samples[most_redundant([each.tokens for each in samples])]
+            self._samples = samples
             self.use()
         return True
 
@@ -117,8 +121,7 @@ class GoldenMemory:
         Raises:
             OutputError: A file of somebody else's is in the place of one, or one cannot be written; the others are.
         """
-        with SCORING:
-            accepted = self.accepted
+        accepted = self.accepted
         output = OutputFolder(Path(folder))
         output.claim(accepted)
         try:
@@ -138,8 +141,8 @@ def most_redundant(samples: Sequence[Tensor]) -> int:
         samples: Patch tokens of length one of each sample, ``(N, D)``; N may differ. The last one, the newest, stays.
 
     Returns:
-        Index of the one with the smallest mean cosine distance of its patches to the nearest patch of any other; of
-        several, the first.
+        Index of the one whose most special patch is least special: the one with the smallest largest cosine distance of
+        a patch to the nearest patch of any other; of several, the first.
 
     Raises:
         ValueError: There are fewer than two samples.
@@ -158,7 +161,7 @@ def most_redundant(samples: Sequence[Tensor]) -> int:
             similarity = ours.float() @ theirs.float().T
             nearest[first] = nearest[first].maximum(similarity.amax(dim=1))
             nearest[second] = nearest[second].maximum(similarity.amax(dim=0))
-    return int(torch.stack([each.mean() for each in nearest[:-1]]).argmax())
+    return int(torch.stack([each.amin() for each in nearest[:-1]]).argmax())
 
 
 def _are_same(tokens: Tensor, others: Tensor) -> bool:

@@ -65,8 +65,9 @@ def outcome_record(outcome: Outcome, files: Mapping[str, Path]) -> dict[str, Any
 
     Returns:
         ``images``, each as :func:`score_record` has it, with ``heatmap`` and, where there are several products,
-        ``product``, the highest score first; the number of those that are ``anomalous``; ``unusable`` files, ``name``
-        and ``reason`` of each; the number of those ``left_out`` by an early end; and ``files`` by their name.
+        ``product``, the highest score (of each product) first; the number of those that are ``anomalous``;
+        ``unusable`` files, ``name`` and ``reason`` of each; the number of those ``left_out`` by an early end; and
+        ``files`` by their name.
     """
     return {
         "images": [_prediction_record(each, outcome) for each in outcome.predictions],

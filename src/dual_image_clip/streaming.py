@@ -107,7 +107,7 @@ class StreamingDetector:
             self._recent.append(encoded.patches)
         return StreamingResult(*found)._replace(anomaly_map=_at_size(found.anomaly_map, pixels))
 
-    def accept(self, image: str | Path | np.ndarray | Image.Image | Tensor) -> bool:
+    def accept(self, image: str | Path | np.ndarray | Image.Image | Tensor, name: str | None = None) -> bool:
         """Says that an image is good: all that are scored from now on are compared with it, too.
 
         It is a golden image of the model, and so of all its detectors. It needs not have been scored before; if it was,
@@ -115,6 +115,7 @@ class StreamingDetector:
 
         Args:
             image: As for a call.
+            name: As for a call; it is saved under it.
 
         Returns:
             Whether it is new; a golden image is not added again.
@@ -124,7 +125,7 @@ class StreamingDetector:
             ValueError: The image has another shape or range.
             TypeError: It is nothing of the kind.
         """
-        return self._golden.accept(as_pixels(image, self._model.reader), _name_of(image))
+        return self._golden.accept(as_pixels(image, self._model.reader), _name_of(image) or name)
 
     def save_golden(self, folder: str | Path) -> list[Path]:
         """Writes the accepted images into a folder, to begin with another time as the model's ``few_shot_source``.

@@ -1,7 +1,11 @@
+import re
+
 import pytest
+import yaml
 from anomalib.data import BTech, Folder, MVTec3D, MVTecAD, UCSDped, Visa
 
 from dual_image_clip.hooks.categories import require_known_category
+from tests.benchmarks.paper.helpers import ROOT
 from tests.helpers import refusal
 
 
@@ -39,9 +43,15 @@ def test_nothing_is_suggested_for_what_is_like_none():
 
 
 @pytest.mark.parametrize("category", ["all", "[bottle,cable]", "bottle,cable", ["bottle", "cable"]])
-def test_several_categories_are_told_which_command_takes_them(category):
-    with pytest.raises(ValueError, match=r"one category of MVTecAD; `python -m benchmarks.paper` .* bottle, cable"):
-        require_known_category(MVTecAD, category, None)
+@pytest.mark.parametrize(("datamodule", "data"), [(MVTecAD, "mvtec"), (Visa, "visa")])
+def test_several_categories_are_told_which_commands_take_them(datamodule, data, category):
+    told = refusal(require_known_category, datamodule, category, None)
+    assert f"one category of {datamodule.__name__}; `anomalib benchmark --config" in told
+    (config,) = re.findall(r"configs/benchmarks/\w+\.yaml", told)
+    categories = yaml.safe_load((ROOT / config).read_text())["benchmark"]["data"]["init_args"]["category"]["grid"]
+    assert data in config
+    assert "`python -m benchmarks.paper`" in told
+    assert told.endswith(f"There are: {', '.join(categories)}")
 
 
 @pytest.mark.parametrize("folder", ["widget", "visa_pytorch/widget"])

@@ -111,21 +111,20 @@ def test_predict_on_one_photo(photos, workspace):
     assert len(heatmaps(workspace)) == 1
 
 
-def test_benchmark_pipeline(mvtec, workspace):
-    config = {
-        "accelerator": "cpu",
-        "benchmark": {
-            "seed": 1,
-            "model": {
-                "class_path": "DualImageCLIP",
-                "init_args": {"backbone": EMBEDDED, "adaptation_steps": {"grid": [0, 2]}},
-            },
-            "data": {"class_path": "MVTec", "init_args": {"root": str(mvtec), "num_workers": 0}},
-        },
-    }
-    (workspace / "benchmark.yaml").write_text(yaml.safe_dump(config))
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("benchmarks/all_categories_*.yaml")), ids=lambda path: path.stem)
+def test_several_categories_at_once(config, workspace):
+    settings = yaml.safe_load(config.read_text())
+    model, data = settings["benchmark"]["model"], settings["benchmark"]["data"]
+    model["init_args"] = {"backbone": EMBEDDED, "adaptation_steps": 0}
+    data["init_args"]["num_workers"] = 0
+    # Two of many
+    some = data["init_args"]["category"]["grid"] = data["init_args"]["category"]["grid"][::11][:2]
+    root = workspace / data["init_args"]["root"]
+    for category in some:
+        make_category((root / "visa_pytorch" if data["class_path"] == "Visa" else root) / category)
+    (workspace / "benchmark.yaml").write_text(yaml.safe_dump(settings))
     run("benchmark", "--config", "benchmark.yaml")
     with next(Path("runs").rglob("results.csv")).open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["model.init_args.adaptation_steps"] for row in rows] == ["0", "2"]
+    assert [row["data.init_args.category"] for row in rows] == some
     assert all(float(row["pixel_AUROC"]) > 0.8 for row in rows)

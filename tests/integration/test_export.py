@@ -1,6 +1,8 @@
 """Exported files, made by anomalib's Engine and run by onnxruntime, OpenVINO and anomalib's inferencers."""
 
 import logging
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from dual_image_clip import DualImageCLIP
+from dual_image_clip.export import set_threshold
 from dual_image_clip.export.fixed_pseudo_anomaly import fixed_pseudo_anomaly
 from dual_image_clip.photos import RECORD_NAME
 from dual_image_clip.prediction import LOCK_NAME, OutputError
@@ -25,6 +28,7 @@ from tests.helpers import assert_same, make_engine, make_model, predict, tiny_mo
 
 # OpenVINO computes in bfloat16 by default where a processor can.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 
 
 def export(model: DualImageCLIP, folder: Path, export_type: str, **arguments) -> Path:
@@ -234,6 +238,77 @@ def test_half_precision_weights_stay_within_a_thousandth(golden, workspace, capl
     assert_same(found, lightning_scores(model, images), 1e-3)
     full = sum(each.numel() for each in model.model.encoder.parameters()) * 4
     assert path.with_suffix(".bin").stat().st_size < 0.7 * full
+    require_threshold_to_be_changeable(path, run_openvino, images[:1])
+    assert path.with_suffix(".bin").stat().st_size < 0.7 * full
+
+
+# The threshold of a file
+
+
+def run_openvino_inferencer(path: Path, images: Tensor) -> InferenceBatch:
+    return in_tensors(OpenVINOInferencer(path, config=EXACT).predict(images[0]))
+
+
+def run_torch_inferencer(path: Path, images: Tensor) -> InferenceBatch:
+    return in_tensors(TorchInferencer(path, device="cpu").predict(images[0]))
+
+
+def in_tensors(found) -> InferenceBatch:
+    return InferenceBatch(**{name: torch.as_tensor(np.asarray(getattr(found, name))) for name in OUTPUTS})
+
+
+def require_threshold_to_be_changeable(path: Path, run: Callable[[Path, Tensor], InferenceBatch], images: Tensor):
+    """Moves the thresholds of a file around what it says about an image."""
+    before = run(path, images)
+    score, heat = before.pred_score.item(), before.anomaly_map
+
+    def after(threshold: float, map_threshold: float | None = None) -> InferenceBatch:
+        set_threshold(path, threshold, map_threshold)
+        found = run(path, images)
+        assert_same(found, before, 1e-6)
+        return found
+
+    below = after(score - 0.01)
+    assert below.pred_label.all()
+    # Each pixel has a share of the score, the hottest all of it.
+    shares = heat / heat.max() * score
+    assert torch.equal(below.pred_mask, shares > score - 0.01)
+    assert 0 < below.pred_mask.sum() < heat.numel()
+    above = after(score + 0.01)
+    assert not above.pred_label.any()
+    assert not above.pred_mask.any()
+    # A threshold of their own makes pixels independent of the label.
+    middle = heat.median().item()
+    own = after(1, middle)
+    assert not own.pred_label.any()
+    assert torch.equal(own.pred_mask, heat > middle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    [
+        ("tiles", run_onnx),
+        ("tiles", run_openvino),
+        ("plain", run_openvino),
+        ("plain", run_openvino_inferencer),
+    ],
+    ids=["onnx", "onnx by openvino", "openvino", "openvino by inferencer"],
+)
+def test_threshold_of_a_graph_is_changed_in_the_file(kind, run, request, workspace):
+    _, exported = request.getfixturevalue(kind)
+    for each in exported.parent.glob(f"{exported.stem}.*"):
+        shutil.copy(each, workspace)
+    images = drawn_images(1, (300, 300) if kind == "plain" else (100, 150))
+    require_threshold_to_be_changeable(workspace / exported.name, run, images)
+
+
+def test_threshold_of_a_torch_file_is_changed_in_the_file(golden, workspace, monkeypatch):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    # Without any threshold, no image is called anomalous until one is set.
+    path = export(small_model(golden, adaptation_steps=0, threshold=None), workspace, "torch")
+    images = drawn_images(1, (100, 150))
+    assert not run_torch_inferencer(path, images).pred_label.any()
+    require_threshold_to_be_changeable(path, run_torch_inferencer, images)
 
 
 def test_fresh_model_knows_its_class_name_and_says_what_is_missing(workspace, caplog):

@@ -93,7 +93,7 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
 
     # The list
     found = rows_of(workspace / "own" / "predictions.csv")
-    assert text.splitlines()[0] == "path,score,label,threshold,num_references,heatmap"
+    assert text.splitlines()[0] == "path,score,label,threshold,num_references,heatmap,defects,largest_defect"
     assert {row["heatmap"] for row in found} == {f"images/{name}" for name in drawn[0]}
     assert len(found) == 16
     assert Path(found[0]["path"]).name == "spoilt_000.png"
@@ -123,7 +123,7 @@ def test_both_commands_give_the_same_answer(spoiled_photos, workspace):
     assert images[0]["alt"] == "spoilt_000.png"
     assert "deeper/plate_003.png" in [image["alt"] for image in images]
     links = [tag.get(key, "") for _, tag in pictures.tags for key in ("src", "href") if tag.get(key)]
-    large = {f"images/{quote(name)}" for name in drawn[0]}
+    large = {f"{folder}/{quote(name)}" for folder in ("images", "../photos") for name in drawn[0]}
     assert large <= set(links)
     assert all(link in large or link.startswith(("data:image/jpeg;base64,", "#")) for link in links)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//|@import|url\(", page)
@@ -249,7 +249,7 @@ def test_debug_shows_where_a_mistake_was_found(workspace, capfd):
     assert main(["predict", "nowhere", *NAME, "--debug"]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert any("in _check" in line for line in lines)
+    assert any("in run" in line for line in lines)
     assert lines[-1] == "dual-image-clip: error: there is no folder nowhere"
 
 

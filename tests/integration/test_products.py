@@ -133,16 +133,26 @@ def test_ctrl_c_keeps_what_is_done(products, workspace, monkeypatch, capsys):
         (["--products", "nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--class-from-folder", "--num-references", "-1"], "num_references must be at least 0, got -1"),
         (["--class-from-folder", "--regions", "nowhere.png"], "nowhere.png"),
+        (["--class-from-folder", "--threshold", "2"], "threshold"),
         (["--class-from-folder", "--output", "photos/out"], "lies inside photos"),
     ],
-    ids=["nothing", "both", "golden", "no-file", "references", "regions", "output"],
+    ids=["nothing", "both", "golden", "no-file", "references", "regions", "threshold", "output"],
 )
 def test_mistakes_are_told_before_weights_are_loaded(arguments, said, products, monkeypatch, capsys):
     monkeypatch.setattr(backbone, "_create", None)
     assert cli.main(["predict", "photos", *arguments]) == cli.WRONG_ARGUMENTS
     told = capsys.readouterr().err
-    assert said in told
-    assert told.count("\n") == 1
+    assert said in told.splitlines()[-1]
+    assert told.count("dual-image-clip: error") == 1
+
+
+def test_where_no_photo_can_be_read_the_report_says_why(workspace, capsys):
+    for product in PRODUCTS[:2]:
+        (workspace / "photos" / product).mkdir(parents=True)
+        (workspace / "photos" / product / "0.png").write_text("not an image")
+    assert predict("--class-from-folder") == cli.FAILED
+    assert "error: none of its photos could be read" in capsys.readouterr().err
+    assert "cable/0.png" in (workspace / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_must_say_what_is_in_it(products, workspace, capsys):

@@ -165,7 +165,7 @@ def score(server: Server, paths: list[str], class_name: str) -> Page:
     client = Client(server.address, verbose=False, download_files=str(server.folder / "downloads"))
     files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
     message, pictures, table, download, *_ = client.predict(files, class_name, 0.5, api_name="/score")
-    captions = [each["caption"] for each in pictures]
+    captions = [each["caption"] for each in pictures["value"]]
     found = rows_of(Path(download["value"]))
     assert [row[1] for row in table["data"]] == [row["path"] for row in found]
     return Page(message, captions, found)

@@ -5,52 +5,27 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from dual_image_clip.prediction import Outcome
 from dual_image_clip.ui.page import build_page, find_mistake
+from tests.browser import find_chromium, start_chromium
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.ui.canned import CannedScorer
 
 PATIENCE = 60
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1400,1300",
-]
-# Whatever is not this machine has no address, so a page that needed it would not work.
-LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-
-
-def find_chromium() -> tuple[str, str]:
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary and driver:
-        return binary, driver
-    reason = "there is no Chromium or no chromedriver; on Debian: apt-get install chromium chromium-driver"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +57,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    binary, driver = find_chromium()
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
     downloads = tmp_path_factory.mktemp("downloads")
-    for flag in (*FLAGS, LOOPBACK_ONLY, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=Service(driver))
+    chromium = start_chromium(tmp_path_factory.mktemp("profile"), downloads)
     chromium.downloads = downloads
     yield chromium
     chromium.quit()
@@ -114,7 +82,7 @@ class Page:
     """What a user sees and does."""
 
     def __init__(self, browser, address):
-        self.browser = browser
+        self.browser, self.address = browser, address
         browser.get(address)
         wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, "#score"), "the page")
 
@@ -145,6 +113,10 @@ class Page:
     @property
     def labels(self):
         return [caption.rsplit(", ", 1)[1] for caption in self.captions]
+
+    @property
+    def scores(self):
+        return {name: float(rest[:5]) for name, rest in (caption.split(": ") for caption in self.captions)}
 
     def move(self, slider, key):
         self.find(f"#{slider} input[type=range]").send_keys(key)
@@ -243,6 +215,47 @@ def _nothing_left_loopback(browser, address):
     assert [url for url in requests if not url.startswith((address, "data:", "blob:", "chrome:"))] == []
 
 
+def test_a_good_image_is_accepted_and_then_scores_lower(page, tmp_path):
+    # Their hole belongs there.
+    photos = sorted(make_photos(tmp_path / "plates", normal=8, defective=2).iterdir())
+    page.upload(photos)
+    assert page.find("#golden").text == "0 golden samples."
+    assert not page.find("#accept").is_enabled()
+    assert "2 anomalous" in page.score("metal plate", "10 images scored, ")
+    before = wait_for(lambda: page.scores, "the gallery")
+    assert next(iter(before)) == "spoilt_000.png"
+
+    page.find("#pictures .thumbnail-item").click()
+    wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_000.png", "the selection")
+    page.find("#pictures .thumbnails button:nth-child(2)").click()
+    wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_001.png", "the next selection")
+    page.find("#pictures .thumbnails button:nth-child(1)").click()
+    wait_for(lambda: page.find("#accept").text == "Accept as good: spoilt_000.png", "the selection again")
+    page.find("#accept").click()
+    wait_for(lambda: page.message.startswith("spoilt_000.png is a golden sample now: press Score"), "the acceptance")
+    wait_for(lambda: page.find("#golden").text.startswith("1 golden sample. 1 accepted here"), "the count")
+    page.find("#accept").click()
+    wait_for(lambda: page.message == "spoilt_000.png is a golden sample already.", "that it is one already")
+
+    wait_for(lambda: page.find("#accepted").is_enabled(), "the file to download")
+    page.find("#accepted").click()
+    target = wait_for(lambda: [*page.browser.downloads.glob("accepted.zip")], "the download")[0]
+    with zipfile.ZipFile(target) as archive, archive.open("spoilt_000.png") as file:
+        assert archive.namelist() == ["spoilt_000.png"]
+        assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(tmp_path / "plates/spoilt_000.png")))
+
+    page.find("#score").click()
+    wait_for(lambda: "10 images scored, 1 anomalous." in page.message, "scores beside the golden sample")
+    after = wait_for(lambda: page.scores != before and page.scores, "the gallery")
+    assert next(iter(after)) == "spoilt_001.png"
+    assert all(after[name] < before[name] - 0.1 for name in ("spoilt_000.png", "spoilt_001.png"))
+    wait_for(lambda: not page.texts("#pictures .thumbnails button"), "no picture to be enlarged")
+    assert page.find("#accept").text == "Accept as good"
+    # Somebody else's page, or one that is loaded anew, begins with the server's.
+    other = Page(page.browser, page.address)
+    assert other.find("#golden").text == "0 golden samples."
+
+
 def test_browsers_are_told_to_load_nothing_from_elsewhere(address):
     with urllib.request.urlopen(address, timeout=PATIENCE) as answer:  # noqa: S310
         assert answer.headers["content-security-policy"].startswith("default-src 'self' ")
@@ -265,6 +278,13 @@ def test_find_mistake():
     assert "The class name ' 12 ' has no letters" in find_mistake(["a.png"], " 12 ")
     assert "201 images are too many" in find_mistake(["a.png"] * 201, "plate")
     assert find_mistake(["a.png"] * 200, "plate") == ""
+
+
+def test_the_page_begins_with_what_the_server_was_given():
+    page = build_page(CannedScorer(pytest.fail, num_golden=4, threshold=0.3254))
+    values = {each.elem_id: each.value for each in page.blocks.values() if getattr(each, "elem_id", None)}
+    assert values["threshold"] == 0.325
+    assert values["golden"] == "<strong>4 golden samples.</strong>"
 
 
 def test_sliders_do_not_score():

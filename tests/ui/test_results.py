@@ -9,7 +9,7 @@ from PIL import Image
 
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction import ColourScale, Outcome, Prediction, Sketch, draw_overlay
-from dual_image_clip.ui.results import caption, gallery, problem, relabel, summary, table
+from dual_image_clip.ui.results import caption, gallery, golden_samples, problem, relabel, summary, table
 
 
 def make_sketch(values) -> Sketch:
@@ -64,6 +64,21 @@ def test_colours_mean_the_same_in_all_pictures():
     assert hottest[1] < hottest[2]
 
 
+def test_defects_follow_the_threshold_and_are_outlined():
+    plain = make_outcome()._replace(predictions=[each._replace(size=(320, 640)) for each in make_outcome().predictions])
+    strict, lenient = relabel(plain, 0.6), relabel(plain, 0.3)
+    # Of the first image, the right half has its score; of the second, both have.
+    assert [len(each.defects) for each in strict.predictions] == [1, 0, 0]
+    assert [len(each.defects) for each in lenient.predictions] == [1, 1, 0]
+    left, top, width, height = strict.predictions[0].defects[0].box
+    assert (left > 320, top, left + width, height) == (True, 0, 640, 320)
+    for outcome in (strict, lenient):
+        for each, (drawn, _), (empty, _) in zip(
+            outcome.predictions, gallery(outcome, 0.5), gallery(plain, 0.5), strict=True
+        ):
+            assert (drawn.tobytes() != empty.tobytes()) == bool(each.defects)
+
+
 def test_captions_are_in_order():
     captions = [text for _, text in gallery(relabel(make_outcome(), 0.5), 0.5)]
     assert captions == ["0.png: 0.750, anomalous", "1.png: 0.500, normal", "2.png: 0.250, normal"]
@@ -96,3 +111,9 @@ def test_summary_of_few_images():
 
 def test_problem_is_text():
     assert "&lt;b&gt;" in problem("<b>")
+
+
+def test_golden_samples_are_counted():
+    assert golden_samples(0, 0) == "<strong>0 golden samples.</strong>"
+    assert golden_samples(1, 0) == "<strong>1 golden sample.</strong>"
+    assert golden_samples(3, 2).startswith("<strong>5 golden samples.</strong> 2 accepted here: yours alone,")

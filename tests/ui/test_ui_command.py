@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from dual_image_clip import cli, commands
+from tests.helpers import tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +49,13 @@ def test_gradio_missing(capsys, monkeypatch):
 
 def test_loopback_is_the_default():
     assert cli.parser().parse_args(["ui"]).host == "127.0.0.1"
+
+
+def test_golden_samples_that_cannot_be_used(capsys, monkeypatch, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    model = tiny_model(k_shot=1, few_shot_source=tmp_path)
+    monkeypatch.setattr(commands.ui, "load_model", lambda *_, **__: model)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert "broken.png cannot be read" in error_of(capsys, "--port", port, "--golden", str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dual_image_clip.photos import PhotoReader, UnusableImageError
-from dual_image_clip.ui.uploads import display_names, read_upload
+from dual_image_clip.ui.uploads import display_names, find_upload, read_upload
 from tests.drawn_data import draw_plate, save
 
 READER = PhotoReader((16, 16))
@@ -65,3 +65,19 @@ def test_truncated_image_is_refused(tmp_path):
 
 def test_names_stay_apart():
     assert display_names(["/x/a.png", "/y/b.png", "/z/a.png"]) == ["a.png", "b.png", "a.png (2)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a.png", "/x/a.png"),
+        ("a.png (2)", "/z/a.png"),
+        ("b.tif", "/y/b.tif"),
+        ("b.tif#12", "/y/b.tif#12"),
+        ("a.png (3)", None),
+        ("aXpng", None),
+        ("b.tif#12 ", None),
+    ],
+)
+def test_an_upload_is_found_by_its_name(name, found):
+    assert find_upload(["/x/a.png", "/y/b.tif", "/z/a.png"], name) == found

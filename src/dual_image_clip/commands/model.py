@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import shtab
+
 from dual_image_clip.class_names import require_class_name
 from dual_image_clip.commands.errors import CommandError
 from dual_image_clip.commands.output import Messages
@@ -33,13 +35,14 @@ def add_class_name(command: argparse.ArgumentParser, required: bool = True) -> N
 
 def add_threshold(command: argparse.ArgumentParser) -> None:
     """Adds what decides which photos are called anomalous."""
-    command.add_argument(
+    argument: Any = command.add_argument(
         "--threshold",
         type=_threshold,
         metavar="NUMBER|FILE",
         help="call a photo anomalous when its score, 0 to 1, is above this; or a file that dual-image-clip calibrate "
         "has written (default: judged by the scores of all photos, which takes at least eight)",
     )
+    argument.complete = shtab.FILE
 
 
 def _threshold(text: str) -> float | Path:

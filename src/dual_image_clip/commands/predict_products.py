@@ -4,11 +4,12 @@ import argparse
 import traceback
 from collections.abc import Iterator
 
-from dual_image_clip.commands.errors import FAILED, INTERRUPTED, CommandError
+from dual_image_clip.commands.errors import FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError
 from dual_image_clip.commands.model import load_model
 from dual_image_clip.commands.output import tell
 from dual_image_clip.commands.products import Product, Products, all_failed, find_products
 from dual_image_clip.commands.scoring import early_end, give_outcome, picture_folders, require_output, score_folder
+from dual_image_clip.mistakes import one_line
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction import (
     CollectsPredictions,
@@ -22,6 +23,8 @@ from dual_image_clip.prediction import (
     settings_together,
 )
 from dual_image_clip.weights import WeightsUnavailableError, sharing_weights
+
+_NOTHING_READ = "none of its photos could be read"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,15 +52,16 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(str(error), FAILED) from error
     try:
         interrupted = _predict_all(found, results, files)
-        if results.is_empty:
-            if interrupted:
-                raise KeyboardInterrupt
-            raise CommandError(all_failed(results.failures), FAILED)
-        if interrupted or files.failures:
-            files.write_list(results.outcome)
-        files.write_report(results.outcome, settings_together(results.settings))
+        if results.begun:
+            if interrupted or files.failures:
+                files.write_list(results.outcome)
+            files.write_report(results.outcome, settings_together(results.settings))
     finally:
         files.release()
+    if results.is_empty:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise CommandError(all_failed(results.failures), results.worst)
     give_outcome(options, results.outcome, files.written, results.summary(), failures=results.failures)
     if interrupted:
         return INTERRUPTED
@@ -71,7 +75,7 @@ def _predict_all(found: Products, results: "_Results", files: ResultFiles) -> bo
             for product in found.products:
                 results.predict(product)
                 # One that could not be written is tried once more at the end.
-                if not files.failures:
+                if results.begun and not files.failures:
                     files.write_list(results.outcome)
     except KeyboardInterrupt:
         return True
@@ -89,15 +93,22 @@ class _Results:
         failures: Why products were not scored, or not to the end, by name.
         settings: Settings that products were scored with, by name.
         pictures_failed: Whether a picture could not be written.
+        worst: Exit code where no product could be scored.
     """
 
     def __init__(self, found: Products, options: argparse.Namespace) -> None:
         self.failures = dict(found.failures)
         self.settings: dict[str, dict[str, str]] = {}
         self.pictures_failed = False
+        self.worst = WRONG_ARGUMENTS
         self._found = found
         self._options = options
         self._outcomes: dict[str, Outcome] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to be written."""
+        return bool(self._outcomes)
 
     @property
     def is_empty(self) -> bool:
@@ -136,21 +147,25 @@ class _Results:
             place = f"{product.name} ({number} of {len(self._found.products)})"
             score_folder(model, product.folder, self._options.output, collects, place)
             if not (collects.outcome and collects.outcome.predictions):
-                self.failures[product.name] = "none of its photos could be read"
-        except Exception as error:
+                raise CommandError(_NOTHING_READ, FAILED)
+        except CommandError as error:
             if isinstance(error.__cause__, WeightsUnavailableError):
                 raise
-            if self._options.debug:
-                traceback.print_exc()
+            self._note_failure(product, one_line(error), error.exit_code)
+        except Exception as error:
             # Whatever ends one product must not cost the others.
-            told = str(error) if isinstance(error, CommandError) else f"{type(error).__name__}: {error}"
-            self.failures[product.name] = on_one_line(told)
+            self._note_failure(product, f"{type(error).__name__}: {one_line(error)}", FAILED)
         finally:
             if collects.outcome is not None:
                 self._outcomes[product.name] = collects.outcome
         self.pictures_failed = self.pictures_failed or bool(heatmaps.failures)
-        if product.name in self.failures:
-            self.tell_failure(product.name)
+
+    def _note_failure(self, product: Product, reason: str, exit_code: int) -> None:
+        if self._options.debug:
+            traceback.print_exc()
+        self.failures[product.name] = reason
+        self.worst = min(self.worst, exit_code)
+        self.tell_failure(product.name)
 
     def tell_failure(self, name: str) -> None:
         """Tells at once that a product could not be scored."""

@@ -11,6 +11,7 @@ from dual_image_clip.commands.errors import CommandError
 from dual_image_clip.commands.model import golden_arguments, require_words
 from dual_image_clip.commands.output import tell
 from dual_image_clip.commands.products_file import read_products_file
+from dual_image_clip.threshold_file import Limits, read_threshold_file
 
 if TYPE_CHECKING:
     from dual_image_clip.photos import UnusableFile
@@ -199,6 +200,9 @@ def _check(product: Product) -> None:
 
     if product.options.num_references is not None:
         ReferenceSettings(product.options.num_references)
+    if isinstance(threshold := product.options.threshold, Path):
+        limits = Limits(source=threshold, settings=read_threshold_file(threshold).settings)
+        limits.require_class_name(product.options.class_name)
     if golden := golden_arguments(product.options.golden):
         from dual_image_clip.hooks import GoldenImages
 

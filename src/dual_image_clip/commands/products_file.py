@@ -61,7 +61,7 @@ def _products(path: Path) -> Mapping[str, Any]:
         raise CommandError(msg)
     for name in products:
         if not isinstance(name, str):
-            msg = f"--products {path}: products: {name} is read as a {type(name).__name__}: put quotes around it"
+            msg = f"--products {path}: products: {name!r} is read as a {type(name).__name__}: put quotes around it"
             raise CommandError(msg)
     return products
 
@@ -83,7 +83,7 @@ def _options(path: Path, product: str, said: Any) -> dict[str, Any]:
             msg = f"{place} has a key {key!r}; {hint}"
             raise CommandError(msg)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(_Said), said)
+        merged: Any = OmegaConf.merge(OmegaConf.structured(_Said), said)
         values = {str(key): merged[key] for key in said}
         wrong = next((key for key, value in values.items() if not _is_in_range(key, value)), None)
     except OmegaConfBaseException as error:

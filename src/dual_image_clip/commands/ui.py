@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         CommandError: An argument is wrong, Gradio is not installed, or the port is taken.
     """
+    from dual_image_clip.hooks import GoldenImageError
     from dual_image_clip.ui import require_free_port, require_gradio, serve
 
     try:
@@ -49,6 +50,10 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     warnings.simplefilter("ignore")
     model = load_model(options)
+    try:
+        model.load_golden_images()
+    except GoldenImageError as error:
+        raise CommandError(str(error)) from error
     try:
         serve(model, options.host, options.port, lambda address: say(f"Open {address} in a browser; Ctrl-C ends."))
     except OSError as error:

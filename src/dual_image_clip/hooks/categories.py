@@ -39,12 +39,19 @@ def category_fault(datamodule: type, category: Any) -> str:
     text = str(category)
     if text.lower() == "all" or "," in text or text.startswith("["):
         return (
-            f"category={text}: a run has one category of {datamodule.__name__}; `python -m benchmarks.paper` goes "
-            f"through several, see docs/paper.md. {there_are}"
+            f"category={text}: a run has one category of {datamodule.__name__}; `anomalib benchmark --config "
+            f"{_config_of_all(datamodule)}` goes through several, and so does `python -m benchmarks.paper`, beside the "
+            f"paper's figures, see docs/paper.md. {there_are}"
         )
     nearest = get_close_matches(text.lower(), known, 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"category={text} is none of {datamodule.__name__}, nor a folder of its root{hint} {there_are}"
+
+
+def _config_of_all(datamodule: type) -> str:
+    """A file of this project's that names all categories of a data set, or another to be changed."""
+    is_visa = any(each.__name__ == "Visa" for each in datamodule.__mro__)
+    return f"configs/benchmarks/all_categories_{'visa' if is_visa else 'mvtec'}.yaml"
 
 
 def _known_categories(datamodule: type) -> Sequence[str]:

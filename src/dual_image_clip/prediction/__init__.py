@@ -1,6 +1,7 @@
 """A folder in, an answer out: the ranked list and the report that a prediction writes beside its heatmaps."""
 
 from dual_image_clip.prediction.collecting import CollectsPredictions
+from dual_image_clip.prediction.deciding import decide_all
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer, encoded, sixteen_bits
 from dual_image_clip.prediction.outlines import draw_outlines
 from dual_image_clip.prediction.output_folder import LOCK_NAME, OutputError, OutputFolder
@@ -32,6 +33,7 @@ __all__ = [
     "Sketch",
     "common_scale",
     "decide",
+    "decide_all",
     "draw_heatmap",
     "draw_outlines",
     "draw_overlay",

@@ -8,11 +8,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, defects_of, evaluation_datasets, gather
+from dual_image_clip.hooks import LabelFreePostProcessor, UnusableFiles, evaluation_datasets, gather
 from dual_image_clip.photos import UnusableFile
 from dual_image_clip.prediction.batches import images_of, names_of, size_of
+from dual_image_clip.prediction.deciding import decide_all
 from dual_image_clip.prediction.heatmaps import HeatmapVisualizer
-from dual_image_clip.prediction.predictions import Outcome, Prediction, decide, rank
+from dual_image_clip.prediction.predictions import Outcome, Prediction, rank
 from dual_image_clip.prediction.sketch import make_sketch
 
 
@@ -108,14 +109,7 @@ class CollectsPredictions(Callback):
         post_processor = model.post_processor
         threshold = None
         if isinstance(post_processor, LabelFreePostProcessor):
-            threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
-            predictions = [
-                each._replace(
-                    label=decide(each.score, threshold),
-                    defects=defects_of(post_processor, each.score, each.sketch.anomaly_map, each.size, self.min_area),
-                )
-                for each in predictions
-            ]
+            predictions, threshold = decide_all(predictions, post_processor, self.min_area)
         self.outcome = Outcome(rank(predictions), {self.product: threshold}, unusable, _num_files(trainer))
 
     def _heatmap_of(self, trainer: Trainer, path: str) -> str:

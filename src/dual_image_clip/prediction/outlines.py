@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dual_image_clip.defects import Defect
 
-_RED, _WHITE, _BLACK = (215, 25, 28), (255, 255, 255), (0, 0, 0)
+_RED, _WHITE = (215, 25, 28), (255, 255, 255)
 # Of a picture's short side: the width of a line, which has at least a pixel, and the height of a number.
 _LINE, _NUMBER, _LEAST_NUMBER = 1 / 320, 1 / 22, 10
 # OpenCV's fixed point: sixteenths of a pixel.
@@ -20,7 +20,7 @@ _GAP = 3
 def draw_outlines(picture: Image.Image, defects: Sequence[Defect], size: tuple[int, int]) -> Image.Image:
     """Draws the outline of each defect, and its box with its number, from 1.
 
-    The outlines are red within white, so that they are seen on any heatmap and any photo.
+    Outlines are red within white, so that they are seen on any heatmap and any photo.
 
     Args:
         picture: The photo in any size, or something of its shape, such as its anomaly map; it stays as it is.
@@ -38,8 +38,7 @@ def draw_outlines(picture: Image.Image, defects: Sequence[Defect], size: tuple[i
     scale = np.array([picture.width / size[1], picture.height / size[0]])
     boxes = [_box(defect, scale, picture.size, _GAP * line) for defect in defects]
     for left, top, right, bottom in boxes:
-        cv2.rectangle(canvas, (left, top), (right, bottom), _BLACK, 3 * line)
-        cv2.rectangle(canvas, (left, top), (right, bottom), _WHITE, line)
+        cv2.rectangle(canvas, (left, top), (right, bottom), _RED, line)
     # Corners lie on edges of pixels, while a line is drawn from centre to centre.
     outlines = [
         np.round((np.array(defect.contour) * scale - 0.5) * 2**_SHIFT).astype(np.int32)[:, None] for defect in defects
@@ -66,5 +65,5 @@ def _draw_numbers(picture: Image.Image, boxes: Sequence[tuple[int, int, int, int
     for number, (left, top, _, _) in enumerate(boxes, start=1):
         _, _, width, height = draw.textbbox((0, 0), str(number), font=font)
         x, y = min(left, picture.width - int(width) - 4), max(0, top - int(height) - 4)
-        draw.rectangle((x, y, x + width + 3, y + height + 3), fill=_BLACK)
+        draw.rectangle((x, y, x + width + 3, y + height + 3), fill=_RED)
         draw.text((x + 2, y + 1), str(number), fill=_WHITE, font=font)

@@ -102,7 +102,7 @@ def too_large(limits: Limits) -> str:
 
 
 def _refuse(status: int, detail: str, retry_after: str | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers=retry_after and {"Retry-After": retry_after})
+    return JSONResponse({"detail": detail}, status, headers={"Retry-After": retry_after} if retry_after else None)
 
 
 def _length(headers: Headers) -> int:

@@ -112,10 +112,15 @@ def build_page(scorer: Scorer) -> gr.Blocks:
                 outcome = scorer(paths, name, progress, own)
             except ThresholdFileError as error:
                 return {message: problem(f"{error}.")}
+            found = show(outcome, opaque)
             return {
-                **show(outcome, opaque),
+                **found,
+                # Another image may be in the place of the one that is enlarged.
+                pictures: gr.Gallery(found[pictures], selected_index=None),
                 threshold: _shown_threshold(outcome.threshold),
                 scored: paths,
+                # What is in use is kept.
+                memory: own,
                 **select(None),
                 golden: _say_golden(scorer, own),
             }
@@ -157,7 +162,7 @@ def build_page(scorer: Scorer) -> gr.Blocks:
             [button.click, class_name.submit],
             score,
             [files, class_name, opacity, memory],
-            [*shown, threshold, scored, selected, accept, golden],
+            [*shown, threshold, scored, memory, selected, accept, golden],
             concurrency_limit=1,
             show_progress_on=[message],
         )

@@ -2,29 +2,35 @@
 
 import html
 
+import torch
 from PIL import Image
 
-from dual_image_clip.prediction import Outcome, Prediction, common_scale, decide, draw_overlay
+from dual_image_clip.defects import Defect, find_defects
+from dual_image_clip.hooks import pixel_scores
+from dual_image_clip.prediction import Outcome, Prediction, common_scale, decide, draw_outlines, draw_overlay
 
 TABLE_HEADER = ("rank", "name", "score", "label")
 
 
 def relabel(outcome: Outcome, threshold: float) -> Outcome:
-    """Labels the images of an outcome anew.
+    """Labels the images of an outcome anew, and finds their defects anew.
 
     Args:
         outcome: What was found.
-        threshold: Score above which an image is anomalous.
+        threshold: Score above which an image is anomalous, and its pixels by their share of its score.
 
     Returns:
-        The same with other labels.
+        The same with other labels and defects.
     """
-    predictions = [each._replace(label=decide(each.score, threshold)) for each in outcome.predictions]
+    predictions = [
+        each._replace(label=decide(each.score, threshold), defects=_defects_above(threshold, each))
+        for each in outcome.predictions
+    ]
     return outcome._replace(predictions=predictions, thresholds={"": threshold})
 
 
 def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:
-    """Heatmaps and captions, in the order of the outcome, all with the same colours.
+    """Heatmaps with outlined defects, and captions, in the order of the outcome, all with the same colours.
 
     Args:
         outcome: What was found.
@@ -34,7 +40,10 @@ def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:
         Pairs of a picture and its caption.
     """
     scale = common_scale([each.sketch for each in outcome.predictions])
-    return [(draw_overlay(each.sketch, scale, opacity), caption(each)) for each in outcome.predictions]
+    return [
+        (draw_outlines(draw_overlay(each.sketch, scale, opacity), each.defects, each.size), caption(each))
+        for each in outcome.predictions
+    ]
 
 
 def caption(prediction: Prediction) -> str:
@@ -74,7 +83,7 @@ def golden_samples(num_own: int, num_accepted: int) -> str:
     """
     lines = [f"<strong>{num_own + num_accepted} golden sample{'' if num_own + num_accepted == 1 else 's'}.</strong>"]
     if num_accepted:
-        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew.")
+        lines.append(f"{num_accepted} accepted here: yours alone, until this page is loaded anew or idle for an hour.")
     return " ".join(lines)
 
 
@@ -85,3 +94,8 @@ def problem(text: str) -> str:
         text: Plain text.
     """
     return f'<span class="problem">{html.escape(text)}</span>'
+
+
+def _defects_above(threshold: float, prediction: Prediction) -> tuple[Defect, ...]:
+    scores = pixel_scores(torch.tensor([prediction.score]), prediction.sketch.anomaly_map[None].float())
+    return find_defects(scores[0], threshold, prediction.size)

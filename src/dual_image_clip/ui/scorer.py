@@ -15,7 +15,7 @@ from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.method import random_partners
 from dual_image_clip.one_image import SCORING, encode_one, own_post_processor, score_one
 from dual_image_clip.photos import UnusableFile, UnusableImageError, file_of, find_photos
-from dual_image_clip.prediction import Outcome, Prediction, Sketch, decide, make_sketch, rank
+from dual_image_clip.prediction import Outcome, Prediction, Sketch, decide, decide_all, make_sketch, rank
 from dual_image_clip.torch_model import EncodedImages
 from dual_image_clip.ui.uploads import display_names, find_upload, read_upload
 
@@ -116,9 +116,8 @@ class Scorer:
             post_processor = own_post_processor(self._model)
             images = list(self._encode(paths, unusable, progress))
             predictions = list(self._score(images, post_processor, progress))
-        threshold = float(post_processor.current_threshold()) if post_processor.can_label() else None
-        labelled = [each._replace(label=decide(each.score, threshold)) for each in predictions]
-        return Outcome(rank(labelled), {"": threshold}, unusable, len(paths))
+        decided, threshold = decide_all(predictions, post_processor)
+        return Outcome(rank(decided), {"": threshold}, unusable, len(paths))
 
     def _encode(
         self, paths: Sequence[str | Path], unusable: list[UnusableFile], progress: Progress
@@ -157,7 +156,8 @@ class Scorer:
             references = [images[partner].encoded.patches for partner in partners]
             found = score_one(self._model, post_processor, encoded, references, size)
             sketch = _sketch(photo, found.anomaly_map)
-            yield Prediction(name, found.score, decide(found.score, None), found.num_references, sketch)
+            label = decide(found.score, None)
+            yield Prediction(name, found.score, label, found.num_references, sketch, size=size)
 
 
 def _shrink(pixels: Tensor) -> Tensor:

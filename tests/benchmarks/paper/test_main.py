@@ -1,13 +1,6 @@
-import csv
-from pathlib import Path
-
 import pytest
-import yaml
-from anomalib.cli.cli import AnomalibCLI
 
-from dual_image_clip.weights import EMBEDDED
-from tests.benchmarks.paper.helpers import ROOT, start
-from tests.drawn_data import make_category
+from tests.benchmarks.paper.helpers import start
 
 
 @pytest.mark.parametrize(
@@ -27,20 +20,3 @@ def test_what_is_wrong_is_said_in_one_line_and_leaves_no_results_file(changes, m
     assert line.startswith("python -m benchmarks.paper: ")
     assert message in line
     assert not (tmp_path / "output" / "results.sqlite").exists()
-
-
-def test_anomalibs_own_pipeline(tmp_path, monkeypatch):
-    """Only what needs a download is changed; the categories are those of the file."""
-    config = yaml.safe_load((ROOT / "configs" / "benchmarks" / "anomalib_pipeline.yaml").read_text())
-    data = config["benchmark"]["data"]["init_args"]
-    for category in data["category"]["grid"]:
-        make_category(tmp_path / data["root"] / category, normal=3, defective=2)
-    data["num_workers"] = 0
-    config["benchmark"]["model"]["init_args"] = {"backbone": EMBEDDED}
-    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.chdir(tmp_path)
-    AnomalibCLI(["benchmark", "--config", "pipeline.yaml"])
-    with next(Path("runs").rglob("results.csv")).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["data.init_args.category"] for row in rows] == data["category"]["grid"]
-    assert all(float(row["pixel_AUROC"]) > 0.7 for row in rows)
