@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from pathlib import Path
 from threading import Event
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dual_image_clip import threshold_file
 from dual_image_clip.one_image import encode_one, own_post_processor, score_one
 from dual_image_clip.photos import image_to_tensor
 from dual_image_clip.service import Limits
@@ -104,6 +106,18 @@ def test_images_that_are_accepted_are_compared_with_from_then_on():
     refused = service("POST", "/golden", files=[*files_of(picture(4)), ("images", ("x.png", b"no image"))])
     assert refused.status_code == 422
     assert service("GET", "/health").json()["golden"] == 2
+
+
+def test_calibrated_thresholds_are_not_applied_to_images_with_fewer_references():
+    service, model = Service(), make_model(num_references=2)
+    model.limits = threshold_file.Limits(
+        0.3, None, Path("threshold.json"), {"num_references": 2, "class_name": "plate"}
+    )
+    service.app = create_app(ServiceScorer(model, LIMITS.pixels), LIMITS)
+    refused = service("POST", "/predict", files=files_of(picture(1), picture(2)))
+    assert refused.status_code == 422
+    assert "hold for images that are compared with 2 others: send at least 3" in refused.json()["detail"]
+    assert service("POST", "/predict", files=files_of(picture(1), picture(2), picture(3))).status_code == 200
 
 
 def test_health_tells_what_is_scored_with(service):

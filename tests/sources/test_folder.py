@@ -27,9 +27,9 @@ class Looks:
         self.steps.pop(0)()
         self.clock += 1
 
-    def notices(self, _: Path) -> Iterator[bool]:
+    def notices(self, folder: Path) -> Iterator[set[Path]]:
         while True:
-            yield True
+            yield {folder}
             self.wait()
 
 
@@ -220,6 +220,33 @@ def test_without_notices_it_looks_all_the_same(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"x")
     assert Path(next(pictures).name).name == "a.png"
     (tmp_path / "b.png").write_bytes(b"x")
+    assert Path(next(pictures).name).name == "b.png"
+
+
+def test_what_is_noticed_is_given_without_looking_at_the_others(tmp_path, monkeypatch):
+    """In a folder of very many photos, looking at all takes its time."""
+    for name in ("a.png", "results/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "results" / RECORD_NAME).touch()
+    monkeypatch.setattr(watched_folder, "_REST", 1000)
+    pictures = iter(Folder(tmp_path, print))
+    assert Path(next(pictures).name).name == "a.png"
+    for name in ("results/c.png", "notes.txt", "growing.part", "d.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert Path(next(pictures).name).name == "d.png"
+    (tmp_path / "growing.part").rename(tmp_path / "e.png")
+    assert Path(next(pictures).name).name == "e.png"
+
+
+def test_a_folder_that_is_moved_here_is_looked_at(tmp_path):
+    (tmp_path / "line").mkdir()
+    (tmp_path / "line" / "a.png").write_bytes(b"x")
+    pictures = iter(Folder(tmp_path / "line", print))
+    assert Path(next(pictures).name).name == "a.png"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.png").write_bytes(b"x")
+    (tmp_path / "sub").rename(tmp_path / "line" / "sub")
     assert Path(next(pictures).name).name == "b.png"
 
 

@@ -10,6 +10,7 @@ from dual_image_clip.photos.listing import (
     PhotoList,
     UnusableFile,
     find_photos,
+    is_photo_name,
     photo_files,
     require_photos,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "find_photos",
     "image_to_tensor",
     "is_photo",
+    "is_photo_name",
     "nowhere",
     "open_photo",
     "photo_files",

@@ -62,7 +62,7 @@ def find_photos(source: str | Path) -> PhotoList:
         raise FileNotFoundError(msg)
     found = PhotoList([], [], [])
     for path in photo_files(source, found) if source.is_dir() else [source]:
-        if not _is_known(path):
+        if not is_photo_name(path):
             continue
         try:
             require_file(path)
@@ -93,7 +93,7 @@ def require_photos(listing: PhotoList, source: str | Path) -> list[str]:
     return listing.photos
 
 
-def _is_known(path: Path) -> bool:
+def is_photo_name(path: Path) -> bool:
     """Whether a file is a photo by its name, be it one of those that can only be refused."""
     return is_photo(path.suffix) or why_not(path.suffix) is not None
 
@@ -126,7 +126,7 @@ def photo_files(folder: Path, found: PhotoList) -> Iterator[Path]:
             folders.clear()
             continue
         folders.sort()
-        yield from filter(_is_known, (Path(name) / each for each in sorted(files)))
+        yield from filter(is_photo_name, (Path(name) / each for each in sorted(files)))
 
 
 def _pages(path: Path) -> list[str]:

@@ -7,13 +7,13 @@ what another machine writes, and a full queue loses some.
 import os
 import stat
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from watchfiles import watch
 
-from dual_image_clip.photos import PhotoList, find_photos, photo_files
+from dual_image_clip.photos import RECORD_NAME, PhotoList, find_photos, is_photo_name, photo_files
 from dual_image_clip.sources.pictures import Picture, SourceError, Tell, as_time
 
 # Seconds.
@@ -61,6 +61,7 @@ class Folder:
         self._given: dict[Path, _Stamp] = {}
         self._waiting: dict[Path, tuple[_Stamp, float]] = {}
         self._told: set[str] = set()
+        self._is_searched = True
 
     def __iter__(self) -> Iterator[Picture]:
         """Gives the pictures, the oldest of a look first."""
@@ -75,27 +76,32 @@ class Folder:
                 return
 
     def _looks(self) -> Iterator[dict[Path, os.stat_result]]:
-        """What is in the folder, as often as there may be something new."""
+        """What is in the folder, first everything, then whatever may be new."""
         before = None
         while (identity := self._wait()) is not None:
             if before not in (None, identity):
                 self._tell(f"{self._folder} is another folder than before, as when a drive comes or goes: watching it")
             before = identity
             soon = due = 0.0
-            noticed = True
-            for notice in _notices(self._folder):
-                noticed = noticed or notice
+            has_moved = False
+            for noticed in _notices(self._folder):
+                # A folder that was moved here brings files of which there is no notice.
+                has_moved = has_moved or any(path.is_dir() for path in noticed)
                 begun = time.monotonic()
-                if begun < (soon if noticed or self._waiting else due):
+                is_due = begun >= (soon if has_moved else due)
+                if not (is_due or noticed or self._waiting):
                     continue
-                found = self._look(identity)
-                if found is None:
+                found = self._everything() if is_due else self._of(noticed | self._waiting.keys())
+                if not self._is_still(identity):
                     break
                 pause = _SHARE * (time.monotonic() - begun)
-                noticed = False
+                if is_due:
+                    has_moved = False
+                    self._forget(found)
                 yield found
-                soon = time.monotonic() + pause
-                due = time.monotonic() + max(_REST, pause)
+                if is_due:
+                    soon = time.monotonic() + pause
+                    due = time.monotonic() + max(_REST, pause)
 
     def _wait(self) -> tuple[int, int] | None:
         """Waits until there is the folder; without one, gives up where only what is there is wanted."""
@@ -115,30 +121,40 @@ class Folder:
                     self._tell(f"{self._folder} is back")
                 return identity
 
-    def _look(self, identity: tuple[int, int]) -> dict[Path, os.stat_result] | None:
-        """The photos that are there and not empty, or ``None`` where the folder went away meanwhile."""
-        found, problems = {}, PhotoList([], [], [])
-        for path in photo_files(self._folder, problems):
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            if stat.S_ISREG(status.st_mode) and status.st_size:
-                found[path] = status
-        try:
-            if _identity(self._folder) != identity:
-                return None
-        except OSError:
-            return None
+    def _everything(self) -> dict[Path, os.stat_result]:
+        """The photos that are there and not empty."""
+        problems = PhotoList([], [], [])
+        found = _there(photo_files(self._folder, problems))
         for each in problems.unusable:
             if each.path not in self._told:
                 self._told.add(each.path)
                 self._tell(f"{each.path} {each.reason}")
+        self._is_searched = not problems.unusable
+        return found
+
+    def _of(self, paths: Set[Path]) -> dict[Path, os.stat_result]:
+        """Those of some files that are photos, of which those that have gone are not waited for any more."""
+        found = _there(path for path in paths if is_photo_name(path) and not self._is_result(path))
+        for path in paths - found.keys():
+            self._waiting.pop(path, None)
+        return found
+
+    def _is_result(self, path: Path) -> bool:
+        below = path.relative_to(self._folder).parents
+        return any((self._folder / each / RECORD_NAME).exists() for each in below if each != Path())
+
+    def _is_still(self, identity: tuple[int, int]) -> bool:
+        try:
+            return _identity(self._folder) == identity
+        except OSError:
+            return False
+
+    def _forget(self, found: dict[Path, os.stat_result]) -> None:
+        """Forgets what has been removed."""
         # An empty folder may be one whose drive is away, and what cannot be searched may be searched later.
-        if found and not problems.unusable:
+        if found and self._is_searched:
             self._given = {path: stamp for path, stamp in self._given.items() if path in found}
         self._waiting = {path: seen for path, seen in self._waiting.items() if path in found}
-        return found
 
     def _complete(self, found: dict[Path, os.stat_result]) -> list[Path]:
         now = time.monotonic()
@@ -171,8 +187,8 @@ class Folder:
                 yield Picture(name, name, {"time": taken}, place)
 
 
-def _notices(folder: Path) -> Iterator[bool]:
-    """Several times a second, whether something was noticed."""
+def _notices(folder: Path) -> Iterator[set[Path]]:
+    """Several times a second, the files and folders of which something was noticed."""
     try:
         for changes in watch(
             folder,
@@ -183,12 +199,25 @@ def _notices(folder: Path) -> Iterator[bool]:
             yield_on_timeout=True,
             ignore_permission_denied=True,
         ):
-            yield bool(changes)
+            yield {Path(path) for _, path in changes}
     except (OSError, RuntimeError):
         # A system without notices, or one that has no more to give, or the folder is gone.
         while True:
             time.sleep(_TICK)
-            yield False
+            yield set()
+
+
+def _there(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """Those that are files and not empty."""
+    found = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            found[path] = status
+    return found
 
 
 def _identity(folder: Path) -> tuple[int, int]:
