@@ -24,6 +24,8 @@ from tests.integration.commands import hear_ctrl_c, rows_of
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "inspection.md"
 PROGRAM = Path(sys.executable).parent / "dual-image-clip"
+# In half the time.
+OWN_WEIGHTS = ["--backbone", EMBEDDED, "--adaptation-steps", "0"]
 PHOTOS, GOOD = 8, 35
 DEFECTIVE = {"photo_003.png", "photo_007.png"}
 LATEST = Path("results/DualImageCLIP/latest")
@@ -39,14 +41,14 @@ def listed(name: str = "predictions.csv") -> list[dict]:
 
 
 def run(command: list[str]) -> None:
-    assert cli.main([*command[1:], "--backbone", EMBEDDED]) == 0
+    assert cli.main([*command[1:], *OWN_WEIGHTS]) == 0
 
 
 @contextmanager
 def running(command: list[str]) -> Iterator[subprocess.Popen]:
     """A command that goes on until Ctrl-C, which ends it without a word of complaint."""
     process = subprocess.Popen(
-        [PROGRAM, *command[1:], "--backbone", EMBEDDED],
+        [PROGRAM, *command[1:], *OWN_WEIGHTS],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
