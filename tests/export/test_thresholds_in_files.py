@@ -18,6 +18,12 @@ from tests.helpers import cloudy_images
 IMAGES = cloudy_images(3)
 
 
+@pytest.fixture(autouse=True)
+def _trusted(monkeypatch):
+    """Says that torch files, which are pickles, are trusted."""
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+
+
 def plain_model(**arguments) -> DualImageCLIP:
     return make_model(adaptation_steps=0, **arguments)
 
@@ -103,6 +109,14 @@ def test_what_cannot_be_changed_is_told_and_left(name, thresholds, said, tmp_pat
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(said)):
         set_threshold(path, *thresholds)
     assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+def test_a_torch_file_that_nobody_trusts_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRUST_REMOTE_CODE")
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"cos\nsystem\n(S'touch here'\ntR.")
+    with pytest.raises(ValueError, match=r"model\.pt is a pickle.* set TRUST_REMOTE_CODE=1"):
+        set_threshold(path, 0.5)
 
 
 def test_model_that_labels_nothing_has_no_thresholds(tmp_path):

@@ -25,7 +25,7 @@ from tests.browser import find_chromium, start_chromium
 from tests.drawn_data import draw_plate, make_photos, save
 from tests.ui.canned import CannedScorer
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 @pytest.fixture(scope="module")

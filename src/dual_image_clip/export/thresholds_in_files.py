@@ -1,5 +1,6 @@
 """The thresholds in an exported file, which can be changed without a new export."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from dual_image_clip.threshold_file import ThresholdFileError, read_threshold_fi
 
 # Half the digits of a float16, in which OpenVINO may keep a constant.
 _ABOUT = 1e-3
+# anomalib's own word for it.
+_TRUSTED = "TRUST_REMOTE_CODE"
 
 
 def set_threshold(path: str | Path, threshold: float | str | Path, map_threshold: float | None = None) -> None:
     """Changes the thresholds of an exported file; its scores and maps stay the same, labels and masks follow.
 
-    A torch file is unpickled, which runs code that is in it: only change those that you trust.
+    A torch file is unpickled, which runs code that is in it: as for anomalib's ``TorchInferencer``, the environment
+    variable ``TRUST_REMOTE_CODE=1`` has to say that it is trusted.
 
     Args:
         path: The file: ``.onnx``, ``.pt``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
@@ -29,7 +33,8 @@ def set_threshold(path: str | Path, threshold: float | str | Path, map_threshold
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It was exported without thresholds, it is of another kind, or a threshold is outside 0..1.
+        ValueError: It was exported without thresholds, it is of another kind, a torch file that is not said to be
+            trusted, or a threshold is outside 0..1.
         ThresholdFileError: The file of thresholds cannot be used.
         OutputError: It cannot be written.
     """
@@ -135,6 +140,9 @@ def _threshold_at(node: Any) -> str | None:
 
 
 def _write_torch(path: Path, target: Path, thresholds: Thresholds) -> None:
+    if os.environ.get(_TRUSTED, "").lower() not in {"1", "true"}:
+        msg = f"{path} is a pickle, which runs code that is in it when it is read: if you trust it, set {_TRUSTED}=1"
+        raise ValueError(msg)
     content = torch.load(path, map_location="cpu", weights_only=False)
     decision = getattr(content.get("model") if isinstance(content, dict) else None, "post_processor", None)
     if not isinstance(decision, Decision):
