@@ -74,8 +74,7 @@ def test_own_command(spoilt_photos):
             "  SCORE  anomalous  photos/spoilt_000.png",
             "  SCORE  normal  photos/plate_N.png",
             "  SCORE  normal  photos/plate_N.png",
-            "Results: out/report.html, out/predictions.csv, out/defects.csv, out/annotations.json; "
-            "heatmaps: out/images",
+            "Results: out/report.html, predictions.csv, defects.csv, annotations.json; heatmaps: out/images",
         ]
     )
     assert err == "\n".join([DEMO, "Predicting BAR 13/13", UNUSABLE.format("photos")])

@@ -106,7 +106,11 @@ def files_line(written: Mapping[str, Path], pictures: Path) -> str:
     from dual_image_clip.prediction import REPORT_NAME
 
     names = sorted(written, key=lambda name: name != REPORT_NAME)
-    return f"Results: {', '.join(str(written[name]) for name in names)}; heatmaps: {pictures}"
+    # Beside the report, a name is enough; a list that had to go elsewhere has its path.
+    told = [
+        name if index and written[name].parent == pictures.parent else written[name] for index, name in enumerate(names)
+    ]
+    return f"Results: {', '.join(map(str, told))}; heatmaps: {pictures}"
 
 
 def give_outcome(
