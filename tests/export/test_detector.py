@@ -195,3 +195,17 @@ def test_texture_folder_is_refused_by_torch_only(textures, no_work, tmp_path):
     no_work()
     with pytest.raises(ValueError, match="texture_dir"):
         model.to_torch(tmp_path / "out")
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["graph", "any size"])
+def test_nothing_is_outside_the_region_where_ground_truth_has_another_zero(tmp_path, fixed):
+    region = tmp_path / "region.json"
+    region.write_text('{"polygons": [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}')
+    model = make_model(adaptation_steps=0, regions=region)
+    # As anomalib scales: what lies on the threshold becomes 0.5, and a map of 0 something below.
+    model.post_processor._pixel_threshold.fill_(0.01)
+    found = make_detector(model, SIZE if fixed else None)(cloudy_images(2))
+    assert (found.anomaly_map[..., :32] > 0).all()
+    assert found.pred_mask[..., :32].any()
+    assert not found.anomaly_map[..., 32:].any()
+    assert not found.pred_mask[..., 32:].any()

@@ -6,7 +6,7 @@ from typing import Any
 
 from dual_image_clip.commands.errors import FAILED, CommandError
 from dual_image_clip.commands.model import add_model_arguments, add_threshold, load_model
-from dual_image_clip.commands.output import say
+from dual_image_clip.commands.output import tell
 
 
 def add(commands: Any) -> None:
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     except GoldenImageError as error:
         raise CommandError(str(error)) from error
     try:
-        serve(model, options.host, options.port, lambda address: say(f"Open {address} in a browser; Ctrl-C ends."))
+        serve(model, options.host, options.port, lambda address: tell(f"Open {address} in a browser; Ctrl-C ends."))
     except OSError as error:
         raise CommandError(str(error), FAILED) from error
     return 0

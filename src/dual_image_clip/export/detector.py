@@ -189,7 +189,18 @@ class ExportableDetector(ExportMixin, LightningModule):
             that images have behind the pre-processor.
         """
         predictions = self.model(images if self.transform is None else self.transform(images))
-        return predictions if self.post_processor is None else self.post_processor(predictions)
+        if self.post_processor is not None:
+            predictions = self.post_processor(predictions)
+        return self._inside(predictions)
+
+    def _inside(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Has nothing outside the regions, where the scale of ground truth may have another zero."""
+        anomaly_map, mask = predictions.anomaly_map, predictions.pred_mask
+        regions: Any = self.model.regions
+        if regions is None or anomaly_map is None:
+            return predictions
+        inside = regions.mask(None, (anomaly_map.shape[-2], anomaly_map.shape[-1])).to(anomaly_map.device)
+        return predictions._replace(anomaly_map=anomaly_map * inside, pred_mask=None if mask is None else mask & inside)
 
     def to_onnx(  # type: ignore[override]
         self, export_root: Path | str, model_file_name: str = "model", input_size: Any = None, **kwargs: Any
