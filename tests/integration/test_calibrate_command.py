@@ -90,14 +90,16 @@ def test_missing_folder_is_named(workspace, capfd):
     assert "there is no folder good" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("high", "high is neither a number nor a file"), ("good/plate_000.png", "is no file of thresholds")],
-)
-def test_threshold_that_is_neither_number_nor_file_is_told_at_once(text, said, good, capfd):
-    for command in (["predict", "good"], ["ui"]):
-        name = ["--class-name", "plate"] if command[0] == "predict" else []
-        with pytest.raises(SystemExit) as ended:
-            main([*command, *name, "--threshold", text])
-        assert ended.value.code == 2
-        assert said in capfd.readouterr().err
+@pytest.mark.parametrize("command", [["predict", "good", "--class-name", "plate"], ["ui"]], ids=["predict", "ui"])
+def test_threshold_that_is_neither_number_nor_file_is_told_before_weights_are_loaded(command, good, capfd, monkeypatch):
+    monkeypatch.setattr(
+        "dual_image_clip.lightning_model.load_backbone", lambda *_: pytest.fail("the weights were loaded")
+    )
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--threshold", "high"])
+    assert ended.value.code == 2
+    assert "high is neither a number nor a file" in capfd.readouterr().err
+    assert main([*command, "--threshold", "good/plate_000.png"]) == 2
+    said = capfd.readouterr().err
+    assert "good/plate_000.png is no file of thresholds" in said
+    assert said.count("\n") == 1

@@ -11,7 +11,6 @@ from dual_image_clip.class_names import require_class_name
 from dual_image_clip.commands.errors import CommandError
 from dual_image_clip.commands.output import Messages
 from dual_image_clip.presets import BEST
-from dual_image_clip.threshold_file import ThresholdFileError, read_threshold_file
 
 # torch and anomalib take seconds to import: they are, where they are needed, so that help and mistakes take none.
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def add_threshold(command: argparse.ArgumentParser) -> None:
 
 
 def _threshold(text: str) -> float | Path:
-    """A number, or a file of thresholds, which is looked at before anything is loaded."""
+    """A number, or a file of thresholds, which the model reads before its weights."""
     try:
         return float(text)
     except ValueError:
@@ -55,10 +54,6 @@ def _threshold(text: str) -> float | Path:
     if not path.exists():
         msg = f"{text} is neither a number nor a file that dual-image-clip calibrate has written"
         raise argparse.ArgumentTypeError(msg)
-    try:
-        read_threshold_file(path)
-    except ThresholdFileError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
     return path
 
 
