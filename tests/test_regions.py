@@ -1,5 +1,7 @@
 import json
+import os
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from dual_image_clip.photos import PhotoReader, UnusableImageError
+from dual_image_clip.photos import PhotoReader, UnusableImageError, read_mask
 from dual_image_clip.regions import RegionError, load_regions
 from tests.drawn_data import save
+from tests.helpers import refusal
 
 SIZE, SMALL, FINE = (60, 90), (8, 10), 4
 WHOLE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
@@ -152,7 +155,10 @@ def test_a_picture_of_another_aspect_is_refused_for_the_photo(tmp_path):
 @pytest.mark.parametrize("size", [(1000, 1501), (40, 60), (333, 500), (2, 3)])
 def test_rounded_sides_are_the_same_aspect(size, tmp_path):
     regions = load_regions(save(rectangle((60, 90), 0, 0, 1, 1), tmp_path / "mask.png"))
-    regions.require_fits(size, "photo.png")
+    assert refusal(regions.require_fits, size, "photo.png") is None
+    assert "another aspect" in str(
+        refusal(regions.require_fits, (size[0], size[1] + max(2, size[1] // 20)), "photo.png")
+    )
 
 
 # A folder
@@ -194,6 +200,22 @@ def test_a_mask_drawn_as_the_sensor_lies_is_turned_with_the_photo(tmp_path):
     # The left of the sensor is above.
     assert mask[:45].all()
     assert not mask[45:].any()
+
+
+def test_a_mask_is_read_once_for_a_photo_and_again_when_it_changes(folder, tmp_path, monkeypatch):
+    photo = save(np.zeros((*SIZE, 3), np.uint8), tmp_path / "photos" / "a.png")
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "dual_image_clip.regions.read_mask", lambda path, *others: read.append(path) or read_mask(path, *others)
+    )
+    regions = load_regions(folder)
+    PhotoReader(regions=regions).read(photo)
+    before = regions.mask(str(photo), SIZE)
+    assert read == [folder / "a.png"]
+    save(rectangle(SIZE, 0.5, 0, 1, 1), folder / "a.png")
+    os.utime(folder / "a.png", ns=(1, 1))
+    assert (regions.mask(str(photo), SIZE) ^ before).all()
+    assert read == 2 * [folder / "a.png"]
 
 
 def test_a_photo_without_a_mask_is_named(folder):

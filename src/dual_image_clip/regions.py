@@ -5,6 +5,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _WHITE = 128
 _FEWEST_CORNERS = 3
 # Masks are drawn in other sizes than photos have, and sides are rounded.
 _ASPECT_TOLERANCE = 0.01
+# A photo's mask is asked for when the photo is read and when it is scored; photos of a line have one size.
+_MASKS_KEPT, _SIZES_KEPT = 4, 4
 # Bits of a pixel's fraction that OpenCV draws with.
 _FRACTION, _FINER = 8, 4
 
@@ -36,11 +39,9 @@ class Regions(ABC):
 
     Attributes:
         source: File or folder that says so.
-        digest: What regions are told apart by.
     """
 
     source: Path
-    digest: str
 
     @abstractmethod
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
@@ -116,7 +117,7 @@ class MaskPicture(Regions):
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
         """See :class:`Regions`."""
         del name
-        return _resized(self.white, size)
+        return _picture_at(self, size)
 
     def require_fits(self, size: tuple[int, int], name: str | Path | None) -> None:
         """See :class:`Regions`."""
@@ -132,12 +133,10 @@ class MaskFolder(Regions):
     Attributes:
         source: Folder of image files.
         pictures: Pictures by name without suffix.
-        digest: Of the names and times of the pictures.
     """
 
     source: Path
     pictures: dict[str, list[Path]] = field(repr=False, compare=False)
-    digest: str
 
     def mask(self, name: str | None, size: tuple[int, int]) -> Tensor:
         """See :class:`Regions`."""
@@ -156,12 +155,12 @@ class MaskFolder(Regions):
     def _white(self, name: str | Path) -> np.ndarray:
         picture = self._picture_of(name)
         try:
-            white = read_mask(picture, name, _WHITE) if os.path.exists(file_of(name)[0]) else _read_white(picture)  # noqa: PTH110
+            white = _white_of(picture, str(name), _changes(picture, file_of(name)[0]))
         except UnusableImageError as error:
             raise UnusableImageError(name, f"has a mask that cannot be used: {error}") from error
         if not white.any():
             raise UnusableImageError(name, f"has the mask {picture}, in which nothing is white: white is inspected")
-        return white.numpy().astype(bool) if isinstance(white, Tensor) else white
+        return white
 
     def _picture_of(self, name: str | Path) -> Path:
         photo = file_of(name)[0]
@@ -224,8 +223,7 @@ def _load_folder(path: Path) -> MaskFolder:
     if not pictures:
         msg = f"regions: there are no pictures in {path}: one for each photo is expected, of the photo's name"
         raise RegionError(msg)
-    states = sorted((str(each), each.stat().st_mtime_ns) for several in pictures.values() for each in several)
-    return MaskFolder(path, pictures, sha256(repr(states).encode()).hexdigest())
+    return MaskFolder(path, pictures)
 
 
 def _load_polygons(path: Path) -> Polygons:
@@ -257,6 +255,25 @@ def _polygon(corners: Any, name: str) -> Polygon:
         msg = f"regions: {name} is empty: its corners enclose nothing"
         raise RegionError(msg)
     return polygon
+
+
+@lru_cache(_SIZES_KEPT)
+def _picture_at(picture: MaskPicture, size: tuple[int, int]) -> Tensor:
+    return _resized(picture.white, size)
+
+
+@lru_cache(_MASKS_KEPT)
+def _white_of(picture: Path, photo: str, changes: tuple[int, ...]) -> np.ndarray:
+    """The white pixels of a photo's mask, which is turned with the photo where that is a file."""
+    del changes
+    if not os.path.exists(file_of(photo)[0]):  # noqa: PTH110
+        return _read_white(picture)
+    return read_mask(picture, photo, _WHITE).numpy().astype(bool)
+
+
+def _changes(*files: Path) -> tuple[int, ...]:
+    """Times of the last changes of those files that are there."""
+    return tuple(each.stat().st_mtime_ns for each in files if os.path.exists(each))  # noqa: PTH110
 
 
 def _read_white(path: Path) -> np.ndarray:
