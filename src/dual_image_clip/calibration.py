@@ -17,7 +17,6 @@ probability of at most the rate.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from statistics import median
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from dual_image_clip.conformal import conformal_threshold, require_enough
 from dual_image_clip.hooks import LabelFreePostProcessor, robust_limit
 from dual_image_clip.lightning_model import DualImageCLIP
 from dual_image_clip.one_image import SCORING, encode_one, score_one
-from dual_image_clip.photos import UnusableFile, UnusableImageError, file_of
+from dual_image_clip.photos import UnusableFile, UnusableImageError, content_of
 from dual_image_clip.threshold_file import Calibration
 from dual_image_clip.torch_model import EncodedImages
 
@@ -181,9 +180,8 @@ def _read(model: DualImageCLIP, path: str) -> _Photo:
 
 
 def _content(path: str) -> tuple[str, int] | str:
-    file, page = file_of(path)
     try:
-        return sha256(file.read_bytes()).hexdigest(), page
+        return content_of(path)
     except OSError:
         # It is told when its turn comes.
         return path

@@ -12,7 +12,7 @@ from anomalib.data import AnomalibDataset
 from anomalib.data.utils import LabelName
 from torch import Tensor, nn
 
-from dual_image_clip.photos import PhotoReader, UnusableImageError, file_of, find_photos
+from dual_image_clip.photos import PhotoReader, UnusableImageError, content_of, file_of, find_photos
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,7 @@ class GoldenImages:
         """Of the files of the images chosen so far, by which sets of them are told apart; ``None`` without any."""
         if not self.paths:
             return None
-        files = map(file_of, self.paths)
-        digests = [(hashlib.sha256(file.read_bytes()).hexdigest(), page) for file, page in files]
-        return hashlib.sha256(repr(sorted(digests)).encode()).hexdigest()
+        return hashlib.sha256(repr(sorted(map(content_of, self.paths))).encode()).hexdigest()
 
     def choose(self, datamodule: Any) -> None:
         """Draws from the good images of a training set, unless there was a folder.

@@ -17,6 +17,7 @@ from dual_image_clip.photos.listing import (
 from dual_image_clip.photos.reading import (
     PhotoReader,
     UnusableImageError,
+    content_of,
     decoding,
     file_of,
     image_to_tensor,
@@ -32,6 +33,7 @@ __all__ = [
     "TooManyPixelsError",
     "UnusableFile",
     "UnusableImageError",
+    "content_of",
     "decoding",
     "file_of",
     "find_photos",

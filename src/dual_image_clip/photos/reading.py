@@ -7,6 +7,7 @@
 - A file of several pages is so many photos: ``a.tif`` is its first page, ``a.tif#2`` its second.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -167,6 +168,23 @@ def file_of(name: str | Path) -> tuple[Path, int]:
     if os.path.lexists(path) and not os.path.lexists(found[1]):
         return path, 0
     return Path(found[1]), int(found[2]) - 1
+
+
+def content_of(name: str | Path) -> tuple[str, int]:
+    """What tells a photo from others, wherever it lies and whatever it is called.
+
+    Args:
+        name: Image file, with ``#2`` behind it for its second page.
+
+    Returns:
+        Digest of the file, and the page's number, from 0.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    path, page = file_of(name)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), page
 
 
 @contextmanager
