@@ -2,9 +2,9 @@
 
 from dual_image_clip.commands import calibrate, predict, serve, ui, watch
 from dual_image_clip.commands.errors import FAILED, INTERRUPTED, WRONG_ARGUMENTS, CommandError
-from dual_image_clip.commands.output import say, tell
+from dual_image_clip.commands.output import tell
 
 COMMANDS = {"predict": predict, "calibrate": calibrate, "watch": watch, "serve": serve, "ui": ui}
 """Modules by the name of their command."""
 
-__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "WRONG_ARGUMENTS", "CommandError", "say", "tell"]
+__all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "WRONG_ARGUMENTS", "CommandError", "tell"]

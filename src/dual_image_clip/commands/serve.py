@@ -4,6 +4,7 @@ import argparse
 import warnings
 from typing import Any
 
+from dual_image_clip.commands.address import add_address
 from dual_image_clip.commands.errors import FAILED, CommandError
 from dual_image_clip.commands.model import (
     add_class_name,
@@ -46,12 +47,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_class_name(command)
-    command.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 lets everybody in the network use the service (default: %(default)s)",
-    )
-    command.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    add_address(command, port=8000, what="service")
     add_decision_arguments(command)
     add_model_arguments(command)
     limits = command.add_argument_group("limits", "what is refused, and with which status")

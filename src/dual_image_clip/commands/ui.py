@@ -4,6 +4,7 @@ import argparse
 import warnings
 from typing import Any
 
+from dual_image_clip.commands.address import add_address
 from dual_image_clip.commands.errors import FAILED, CommandError
 from dual_image_clip.commands.model import add_model_arguments, add_threshold, load_model
 from dual_image_clip.commands.output import tell
@@ -18,12 +19,7 @@ def add(commands: Any) -> None:
         "this machine, and nobody else can open the page unless --host says so. Needs Gradio: "
         "pip install 'dual-image-clip[ui]'",
     )
-    command.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; 0.0.0.0 lets everybody in the network use the page (default: %(default)s)",
-    )
-    command.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    add_address(command, port=7860, what="page")
     add_threshold(command)
     add_model_arguments(command)
 
