@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dual_image_clip.conformal import TooFewPhotosError, conformal_threshold, require_enough
+from tests.helpers import refusal
 
 DRAWS = 2000
 
@@ -69,11 +70,11 @@ def test_too_few_photos_are_told_with_the_rate_that_they_allow(photos, reference
         require_enough(photos, references, rate)
 
 
-def test_enough_photos_are_enough():
-    require_enough(99, 0, 0.01)
-    require_enough(198, 1, 0.01)
-    # What is said to be allowed is.
-    require_enough(98, 0, 0.0102)
+# The last is what 98 photos are said to allow.
+@pytest.mark.parametrize(("photos", "references", "rate"), [(99, 0, 0.01), (198, 1, 0.01), (98, 0, 0.0102)])
+def test_enough_photos_are_enough(photos, references, rate):
+    assert refusal(require_enough, photos, references, rate) is None
+    assert refusal(require_enough, photos - 1, references, rate) is not None
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 2, float("nan")])

@@ -1,12 +1,15 @@
 """What programs are told about a photo."""
 
 import json
+from pathlib import Path
 
 import torch
 
 from dual_image_clip.defects import find_defects
 from dual_image_clip.one_image import OneScore
-from dual_image_clip.records import defect_record, score_record
+from dual_image_clip.photos import UnusableFile
+from dual_image_clip.prediction import Outcome, Prediction, make_sketch
+from dual_image_clip.records import defect_record, outcome_record, score_record
 
 SIZE = (20, 30)
 
@@ -50,3 +53,35 @@ def test_without_a_threshold_there_is_no_label():
     assert found["label"] is None
     assert found["threshold"] is None
     assert found["defects"] == []
+
+
+def prediction(name: str, score: float, label: str, **others) -> Prediction:
+    return Prediction(name, score, label, 2, make_sketch(torch.rand(3, 20, 30), spots()), size=SIZE, **others)
+
+
+def test_a_run_is_told_as_its_photos_are():
+    defects = find_defects(spots(), 0.5, SIZE)
+    found = [
+        prediction("b.png", 0.9, "anomalous", defects=defects, heatmap="images/b.png"),
+        prediction("a.png", 0.4, "normal"),
+    ]
+    outcome = Outcome(found, {"": 0.5}, [UnusableFile("c.png", "is broken")], 5)
+    told = outcome_record(outcome, {"report.html": Path("out/report.html")})
+    assert json.loads(json.dumps(told)) == told
+    first, second = told.pop("images")
+    assert first.pop("heatmap") == "images/b.png"
+    assert first == score_record("b.png", OneScore(0.9, True, spots(), 0.5, 2, defects), SIZE)
+    assert (second["label"], second["heatmap"], second["defects"]) == ("normal", None, [])
+    assert told == {
+        **{"anomalous": 1, "left_out": 2, "files": {"report.html": "out/report.html"}},
+        "unusable": [{"name": "c.png", "reason": "is broken"}],
+    }
+
+
+def test_photos_of_several_products_are_told_with_theirs():
+    found = [prediction("a.png", 0.9, "undecided", product="cable"), prediction("b.png", 0.3, "normal", product="nut")]
+    told = outcome_record(Outcome(found, {"cable": None, "nut": 0.5}, [], 2), {})["images"]
+    assert [(each["product"], each["label"], each["threshold"]) for each in told] == [
+        ("cable", None, None),
+        ("nut", "normal", 0.5),
+    ]

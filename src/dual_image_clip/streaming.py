@@ -110,8 +110,8 @@ class StreamingDetector:
     def accept(self, image: str | Path | np.ndarray | Image.Image | Tensor, name: str | None = None) -> bool:
         """Says that an image is good: all that are scored from now on are compared with it, too.
 
-        It is a golden image of the model, and so of all its detectors. It needs not have been scored before; if it was,
-        it may be among the most recent ones as well, which does no harm.
+        It needs not have been scored before; if it was, it may be among the most recent ones as well, which does no
+        harm.
 
         Args:
             image: As for a call.

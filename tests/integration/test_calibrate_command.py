@@ -85,6 +85,17 @@ def test_mistake_is_one_line_and_writes_nothing(arguments, said, good, capfd):
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
 
 
+def test_programs_are_given_the_thresholds_as_json(workspace, capfd):
+    make_photos(Path("few"), normal=4, defective=0)
+    assert main(["calibrate", "few", *SETTINGS, "--false-alarm-rate", "0.2", "--json"]) == 0
+    said = capfd.readouterr()
+    found, written = json.loads(said.out), json.loads(Path("threshold.json").read_text())
+    assert found.pop("file") == "threshold.json"
+    assert found == {name: written[name] for name in found}
+    assert {"threshold", "map_threshold", "false_alarm_rate", "suspicious", "settings"} <= found.keys()
+    assert said.err.splitlines()[-1] == "Thresholds: threshold.json"
+
+
 def test_missing_folder_is_named(workspace, capfd):
     assert calibrate() == 2
     assert "there is no folder good" in capfd.readouterr().err

@@ -238,7 +238,7 @@ def test_half_precision_weights_stay_within_a_thousandth(golden, workspace, capl
     assert_same(found, lightning_scores(model, images), 1e-3)
     full = sum(each.numel() for each in model.model.encoder.parameters()) * 4
     assert path.with_suffix(".bin").stat().st_size < 0.7 * full
-    require_threshold_to_be_changeable(path, run_openvino, images[:1])
+    assert_threshold_can_be_changed(path, run_openvino, images[:1])
     assert path.with_suffix(".bin").stat().st_size < 0.7 * full
 
 
@@ -257,7 +257,7 @@ def in_tensors(found) -> InferenceBatch:
     return InferenceBatch(**{name: torch.as_tensor(np.asarray(getattr(found, name))) for name in OUTPUTS})
 
 
-def require_threshold_to_be_changeable(path: Path, run: Callable[[Path, Tensor], InferenceBatch], images: Tensor):
+def assert_threshold_can_be_changed(path: Path, run: Callable[[Path, Tensor], InferenceBatch], images: Tensor):
     """Moves the thresholds of a file around what it says about an image."""
     before = run(path, images)
     score, heat = before.pred_score.item(), before.anomaly_map
@@ -299,7 +299,7 @@ def test_threshold_of_a_graph_is_changed_in_the_file(kind, run, request, workspa
     for each in exported.parent.glob(f"{exported.stem}.*"):
         shutil.copy(each, workspace)
     images = drawn_images(1, (300, 300) if kind == "plain" else (100, 150))
-    require_threshold_to_be_changeable(workspace / exported.name, run, images)
+    assert_threshold_can_be_changed(workspace / exported.name, run, images)
 
 
 def test_threshold_of_a_torch_file_is_changed_in_the_file(golden, workspace, monkeypatch):
@@ -308,7 +308,7 @@ def test_threshold_of_a_torch_file_is_changed_in_the_file(golden, workspace, mon
     path = export(small_model(golden, adaptation_steps=0, threshold=None), workspace, "torch")
     images = drawn_images(1, (100, 150))
     assert not run_torch_inferencer(path, images).pred_label.any()
-    require_threshold_to_be_changeable(path, run_torch_inferencer, images)
+    assert_threshold_can_be_changed(path, run_torch_inferencer, images)
 
 
 def test_fresh_model_knows_its_class_name_and_says_what_is_missing(workspace, caplog):

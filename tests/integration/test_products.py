@@ -1,8 +1,10 @@
 """``predict`` on several products: each as by itself, all in one list and one report."""
 
 import functools
+import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -119,11 +121,19 @@ def test_ctrl_c_keeps_what_is_done(products, workspace, monkeypatch, capsys):
     assert "pcb1" not in found
     page = (workspace / "out" / "report.html").read_text(encoding="utf-8")
     assert "The run ended early" in page
-    # The folder is free again.
+    # The folder is free again; programs are given everything as one object.
     monkeypatch.undo()
     monkeypatch.chdir(workspace)
-    assert predict("--class-from-folder") == 0
-    assert len(scores(workspace)) == 12
+    assert predict("--class-from-folder", "--json") == 0
+    told = capsys.readouterr()
+    given = json.loads(told.out)
+    assert {each["name"]: (f"{each['score']:.6f}", each["label"] or "undecided") for each in given["images"]} == scores(
+        workspace
+    )
+    assert [each["product"] for each in given["images"]] == [product for product in PRODUCTS for _ in range(4)]
+    assert (given["failures"], given["left_out"]) == ({}, 0)
+    assert all(Path(path).is_file() for path in given["files"].values())
+    assert told.err.splitlines()[-1].startswith("Results: out/report.html")
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ class ServiceScorer:
         Raises:
             RefusedError: One of them cannot be taken.
         """
+        # All are looked at before the first is taken, and not kept: together they may not fit into memory.
         for index in range(len(uploads)):
             self._pixels(index, uploads)
         return [
