@@ -12,6 +12,7 @@ class CannedScorer:
         self.score = score
         self.num_golden = num_golden
         self.threshold = threshold
+        self.has_pixel_threshold = False
 
     def __call__(self, *arguments: object) -> Outcome:
         return self.score(*arguments)

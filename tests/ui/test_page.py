@@ -290,6 +290,17 @@ def test_the_page_begins_with_what_the_server_was_given():
     assert values["golden"] == "<strong>4 golden samples.</strong>"
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_slider_moves_the_threshold_of_pixels_unless_it_was_calibrated(calibrated, monkeypatch):
+    asked = []
+    monkeypatch.setattr("dual_image_clip.ui.page.relabel", lambda outcome, *how: asked.append(how) or outcome)
+    scorer = CannedScorer(lambda *_: pytest.fail("was scored again"))
+    scorer.has_pixel_threshold = calibrated
+    functions = {each.fn.__name__: each.fn for each in build_page(scorer).fns.values() if each.fn}
+    functions["move_threshold"](Outcome([], {"": 0.5}, [], 0), 0.7, 0.5)
+    assert asked == [(0.7, not calibrated)]
+
+
 def test_sliders_do_not_score():
     outcome = Outcome([], {"": 0.5}, [], 0)
     page = build_page(CannedScorer(lambda *_: pytest.fail("was scored again")))

@@ -79,6 +79,14 @@ def test_defects_follow_the_threshold_and_are_outlined():
             assert (drawn.tobytes() != empty.tobytes()) == bool(each.defects)
 
 
+def test_defects_stay_where_pixels_have_a_threshold_of_their_own():
+    found = relabel(make_outcome(), 0.3)
+    moved = relabel(found, 0.6, pixels_follow=False)
+    assert [each.label for each in moved.predictions] == ["anomalous", "normal", "normal"]
+    assert [each.defects for each in moved.predictions] == [each.defects for each in found.predictions]
+    assert any(each.defects for each in moved.predictions)
+
+
 def test_captions_are_in_order():
     captions = [text for _, text in gallery(relabel(make_outcome(), 0.5), 0.5)]
     assert captions == ["0.png: 0.750, anomalous", "1.png: 0.500, normal", "2.png: 0.250, normal"]

@@ -229,3 +229,10 @@ def test_each_upload_has_the_mask_of_its_name(tmp_path):
 def test_a_threshold_is_known_before_only_if_it_was_given():
     assert Scorer(tiny_model()).threshold is None
     assert Scorer(tiny_model(threshold=0.25)).threshold == pytest.approx(0.25)
+
+
+def test_pixels_have_a_threshold_of_their_own_where_one_was_calibrated():
+    model = tiny_model(threshold=0.25)
+    assert not Scorer(model).has_pixel_threshold
+    model.post_processor.map_threshold = 0.2
+    assert Scorer(model).has_pixel_threshold

@@ -152,7 +152,9 @@ def build_page(scorer: Scorer) -> gr.Blocks:
             }
 
         def move_threshold(outcome: Outcome | None, limit: float, opaque: float) -> Any:
-            return show(relabel(outcome, limit), opaque) if outcome else {message: problem(NOTHING_SCORED)}
+            if not outcome:
+                return {message: problem(NOTHING_SCORED)}
+            return show(relabel(outcome, limit, not scorer.has_pixel_threshold), opaque)
 
         def move_opacity(outcome: Outcome | None, opaque: float) -> Any:
             return {pictures: gallery(outcome, opaque) if outcome else []}

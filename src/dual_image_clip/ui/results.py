@@ -12,21 +12,21 @@ from dual_image_clip.prediction import Outcome, Prediction, common_scale, decide
 TABLE_HEADER = ("rank", "name", "score", "label")
 
 
-def relabel(outcome: Outcome, threshold: float) -> Outcome:
+def relabel(outcome: Outcome, threshold: float, pixels_follow: bool = True) -> Outcome:
     """Labels the images of an outcome anew, and finds their defects anew.
 
     Args:
         outcome: What was found.
         threshold: Score above which an image is anomalous, and its pixels by their share of its score.
+        pixels_follow: Whether it is the threshold of pixels; not where they have a calibrated one, which stays.
 
     Returns:
         The same with other labels and defects.
     """
-    predictions = [
-        each._replace(label=decide(each.score, threshold), defects=_defects_above(threshold, each))
-        for each in outcome.predictions
-    ]
-    return outcome._replace(predictions=predictions, thresholds={"": threshold})
+    labelled = [each._replace(label=decide(each.score, threshold)) for each in outcome.predictions]
+    if pixels_follow:
+        labelled = [each._replace(defects=_defects_above(threshold, each)) for each in labelled]
+    return outcome._replace(predictions=labelled, thresholds={"": threshold})
 
 
 def gallery(outcome: Outcome, opacity: float) -> list[tuple[Image.Image, str]]:

@@ -58,6 +58,11 @@ class Scorer:
         post_processor = own_post_processor(self._model)
         return float(post_processor.current_threshold()) if post_processor.can_label() else None
 
+    @property
+    def has_pixel_threshold(self) -> bool:
+        """Whether pixels have a threshold of their own, such as a calibrated one."""
+        return own_post_processor(self._model).has_pixel_threshold
+
     def own_golden(self) -> GoldenMemory:
         """The golden samples that every caller begins with, for a caller to add to."""
         with SCORING:
