@@ -136,6 +136,7 @@ def test_long_photos_keep_their_aspect_ratio_and_maps_their_size(workspace, capf
     photos = make_photos(workspace / "photos", normal=2, defective=1, size=(60, 960))
     save(draw_plate(3, (90, 70))[0], photos / "other.jpg")
     assert own(photos, "--save-maps") == 0
+    assert capfd.readouterr().out.splitlines()[-1].endswith("; heatmaps: out/images; anomaly maps: out/maps")
     assert Image.open("out/images/spoilt_000.png").size == (2048, 3 * 128)
     assert pictures(Path("out/maps")) == ["other.jpg.png", "plate_000.png", "plate_001.png", "spoilt_000.png"]
     for name, size in (("spoilt_000.png", (960, 60)), ("other.jpg.png", (70, 90))):

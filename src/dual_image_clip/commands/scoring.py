@@ -101,16 +101,17 @@ def early_end(outcome: "Outcome") -> list[str]:
     return [f"Ended early: {outcome.num_left_out} of {outcome.total} files were not looked at."]
 
 
-def files_line(written: Mapping[str, Path], pictures: Path) -> str:
+def files_line(options: argparse.Namespace, written: Mapping[str, Path]) -> str:
     """Says what was written where, report first, in one line."""
     from dual_image_clip.prediction import REPORT_NAME
 
     names = sorted(written, key=lambda name: name != REPORT_NAME)
     # Beside the report, a name is enough; a list that had to go elsewhere has its path.
     told = [
-        name if index and written[name].parent == pictures.parent else written[name] for index, name in enumerate(names)
+        name if index and written[name].parent == options.output else written[name] for index, name in enumerate(names)
     ]
-    return f"Results: {', '.join(map(str, told))}; heatmaps: {pictures}"
+    heatmaps, maps = picture_folders(options)
+    return f"Results: {', '.join(map(str, told))}; heatmaps: {heatmaps}" + (f"; anomaly maps: {maps}" if maps else "")
 
 
 def give_outcome(
@@ -127,7 +128,7 @@ def give_outcome(
     """
     from dual_image_clip.records import outcome_record
 
-    last = files_line(written, picture_folders(options)[0])
+    last = files_line(options, written)
     if options.json:
         tell(last)
     give_result([*lines, last], {**outcome_record(outcome, written), **more}, options.json)
